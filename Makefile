@@ -1,0 +1,52 @@
+# `make demo` and `make test` each install what they need; nothing has to be set up first.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help venv models models-demo lint test demo bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 @/p' Makefile | tr '@' '\t' | expand -t 20
+
+demo: venv ## install, then the whole story on a real model
+	@$(BIN)/python tools/fetch_models.py smollm2 || echo 'demo: going on without a real model'
+	@$(BIN)/overair demo
+
+test: lint models ## install, then everything that CI runs
+	@command -v strace >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq -y --no-install-recommends strace; } </dev/null
+	@OVERAIR_REQUIRE_MODELS=1 $(BIN)/python -m pytest
+
+lint: venv ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv models-demo ## measure every figure that the README states
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+venv: $(INSTALLED) ## a virtual environment with what constraints.txt pins
+
+$(INSTALLED): constraints.txt pyproject.toml tools/make_venv.sh
+	@sh tools/make_venv.sh $(VENV)
+	@$(PIP) install -q --require-hashes -r constraints.txt
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+models: venv ## the real models of the tests
+	@$(BIN)/python tools/fetch_models.py smollm2 gemma3-270m
+
+models-demo: venv ## the real model of the demo
+	@$(BIN)/python tools/fetch_models.py smollm2
+
+lock: venv ## write constraints.txt anew from pyproject.toml
+	@$(PIP) install -q uv
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra publish --extra xllamacpp --generate-hashes \
+		--no-emit-index-url --no-header --universal --python-version 3.11 -o constraints.txt
+
+clean: ## remove all that make made, the downloaded models too
+	rm -rf $(VENV) .models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,79 @@
+"""Over-the-air updates for the AI models inside applications.
+
+The public names are loaded when they are first used, so that `import overair` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overair.core.plan import Plan
+    from overair.device.session import Session
+    from overair.device.updater import Updater
+    from overair.engines.base import Engine
+    from overair.errors import OverairError
+    from overair.model.conditions import GB, KB, MB, Conditions
+    from overair.model.offer import Deferred, Offer, Reason, UpToDate
+    from overair.model.progress import Progress
+    from overair.model.release import Bundle
+    from overair.model.report import Staged, Status, Verified
+    from overair.publish.repository import Repository
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "GB",
+    "KB",
+    "MB",
+    "Bundle",
+    "Conditions",
+    "Deferred",
+    "Engine",
+    "Offer",
+    "OverairError",
+    "Plan",
+    "Progress",
+    "Reason",
+    "Repository",
+    "Session",
+    "Staged",
+    "Status",
+    "UpToDate",
+    "Updater",
+    "Verified",
+    "__version__",
+]
+
+_HOMES = {
+    "GB": "overair.model.conditions",
+    "KB": "overair.model.conditions",
+    "MB": "overair.model.conditions",
+    "Bundle": "overair.model.release",
+    "Conditions": "overair.model.conditions",
+    "Deferred": "overair.model.offer",
+    "Engine": "overair.engines.base",
+    "Offer": "overair.model.offer",
+    "OverairError": "overair.errors",
+    "Plan": "overair.core.plan",
+    "Progress": "overair.model.progress",
+    "Reason": "overair.model.offer",
+    "Repository": "overair.publish.repository",
+    "Session": "overair.device.session",
+    "Staged": "overair.model.report",
+    "Status": "overair.model.report",
+    "UpToDate": "overair.model.offer",
+    "Updater": "overair.device.updater",
+    "Verified": "overair.model.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'overair' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return __all__

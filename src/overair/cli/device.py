@@ -1,0 +1,292 @@
+"""`overair device`: the device's commands."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from overair.cli import output
+from overair.cli.options import Json, StoreDir
+from overair.errors import DeferredError, IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from overair.device.updater import Updater
+    from overair.model.report import SlotStatus, Status
+
+app = typer.Typer(help="Keep the model on this device current.", no_args_is_help=True)
+
+_RATES: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+
+Engine = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="xllamacpp, llama_cpp or llama_server.")]
+
+
+@contextmanager
+def _open(store: Path, **settings: Any) -> "Iterator[Updater]":
+    from overair.device.updater import Updater
+
+    with Updater(store, **settings) as updater:
+        yield updater
+
+
+@app.command(
+    epilog="Example: overair device init --store dev --url http://127.0.0.1:8000/manifest.json --tier 1b --insecure"
+)
+def init(
+    store: StoreDir,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the manifest is.")],
+    tier: Annotated[str, typer.Option("--tier", metavar="TIER", help="The size class that this device runs.")],
+    channel: Annotated[str, typer.Option("--channel", help="The stream of releases to follow.")] = "stable",
+    app_version: Annotated[
+        str | None, typer.Option("--app-version", metavar="VERSION", help="The version of the app around the model.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Take manifests that are not signed. For development only.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Set a device up, or change its settings; installed models stay."""
+    if not insecure:
+        raise UsageError(
+            "manifests are not signed yet, so nothing would protect this device",
+            hint="for development, accept that with --insecure",
+        )
+    with _open(store, url=url, tier=tier, channel=channel, app_version=app_version, insecure=insecure) as updater:
+        config = updater.config
+        output.result(
+            {"store": str(updater.path), "url": config.url, "tier": config.tier, "channel": config.channel},
+            [f"{updater.path} follows tier {config.tier} of {config.channel} at {config.url}"],
+            as_json=as_json,
+        )
+
+
+@app.command(epilog="Example: overair device check --store dev")
+def check(store: StoreDir, as_json: Json = False) -> None:
+    """Ask whether there is a model for this device, and why or why not."""
+    from overair.model.offer import Deferred, Offer
+
+    with _open(store) as updater:
+        answer = updater.check()
+        offer = _offered(answer.release) if isinstance(answer, Offer) else None
+        hint = answer.hint if isinstance(answer, Deferred) else ""
+        data: dict[str, object] = {
+            "offer": offer,
+            "reason": answer.reason,
+            "explanation": answer.explanation,
+            "hint": hint,
+        }
+        word = "offer" if offer else "deferred" if isinstance(answer, Deferred) else "nothing to do"
+        lines = [f"{word}: {answer.explanation}"]
+        if isinstance(answer, Offer):
+            plan = updater.plan(answer)
+            data["bytes_to_fetch"] = plan.bytes_to_fetch
+            data["blocked_by"] = plan.blocked_by
+            lines.append(f"  to fetch  {output.size(plan.bytes_to_fetch)} of {output.size(answer.release.size_bytes)}")
+            lines += [f"  notes     {answer.release.release_notes}"] if answer.release.release_notes else []
+            lines += [f"  blocked   {reason}" for reason in plan.blocked_by]
+        elif hint:
+            lines.append(f"  hint: {hint}")
+        output.result(data, lines, as_json=as_json)
+    if isinstance(answer, Deferred):
+        raise typer.Exit(DeferredError.exit_code)
+
+
+@app.command(epilog="Example: overair device update --store dev --max-rate 2MB/s")
+def update(
+    store: StoreDir,
+    any_network: Annotated[  # noqa: ARG001 - scripts written now shall keep their meaning
+        bool, typer.Option("--any-network", help="Networks are not told apart yet: any will do.")
+    ] = False,
+    max_rate: Annotated[
+        str | None, typer.Option("--max-rate", metavar="RATE", help="The most to take of the network, as 2MB/s.")
+    ] = None,
+    min_free: Annotated[
+        str | None, typer.Option("--min-free", metavar="SIZE", help="What must stay free on the disk, as 2GB.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check, download, verify and stage; the next session starts the new model."""
+    from overair.model.conditions import DEFAULT_MIN_FREE_BYTES, Conditions
+    from overair.model.offer import Deferred
+    from overair.model.report import Staged
+
+    conditions = Conditions(
+        max_bytes_per_second=None if max_rate is None else quantity(max_rate.removesuffix("/s")),
+        min_free_bytes=DEFAULT_MIN_FREE_BYTES if min_free is None else quantity(min_free),
+    )
+    line = output.ProgressLine()
+    with _open(store) as updater:
+        try:
+            answer = updater.update(conditions=conditions, on_progress=line)
+        finally:
+            line.close()
+    if isinstance(answer, Staged):
+        release = answer.release
+        output.result(
+            {"staged": _offered(release), "bytes_fetched": answer.bytes_fetched, "seconds": answer.seconds},
+            [
+                f"staged {release.version}; the next session starts it",
+                f"  fetched   {output.size(answer.bytes_fetched)} in {output.duration(answer.seconds)}",
+            ],
+            as_json=as_json,
+        )
+        return
+    data = {"staged": None, "reason": answer.reason, "explanation": answer.explanation}
+    deferred = isinstance(answer, Deferred)
+    word = "deferred" if deferred else "nothing to do"
+    output.result(data, [f"{word}: {answer.explanation}"], as_json=as_json)
+    if isinstance(answer, Deferred):
+        if answer.hint:
+            output.note(f"hint: {answer.hint}")
+        raise typer.Exit(DeferredError.exit_code)
+
+
+@app.command(epilog='Example: llama-server -m "$(overair device swap --store dev)"')
+def swap(store: StoreDir, as_json: Json = False) -> None:
+    """Make the pending model current and print the path to open, for an engine that you run yourself."""
+    with _open(store) as updater:
+        done = updater.swap()
+    bundle = done.bundle
+    data = {
+        "version": bundle.version,
+        "path": str(bundle.model),
+        "adapters": [str(path) for path in bundle.adapters],
+        "sha256": bundle.sha256,
+        "session": done.session,
+        "swapped": done.swapped,
+    }
+    output.result(data, [str(bundle.model)], as_json=as_json)
+
+
+@app.command(epilog='Example: overair device run --store dev --engine xllamacpp --prompt "Hello"')
+def run(
+    store: StoreDir,
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What to ask the model.")],
+    engine: Engine = "xllamacpp",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer.")] = 128,
+    as_json: Json = False,
+) -> None:
+    """Run one session: swap, load, answer, verdict."""
+    with _open(store) as updater, updater.session(engine) as session:
+        text = session.generate(prompt, max_tokens=max_tokens)
+        bundle, happened = session.bundle, session.happened
+    data = {
+        "version": bundle.version,
+        "path": str(bundle.model),
+        "sha256": bundle.sha256,
+        "text": text,
+        "events": happened,
+    }
+    output.result(data, [text], as_json=as_json)
+
+
+@app.command(epilog="Example: overair device confirm --store dev")
+def confirm(store: StoreDir, as_json: Json = False) -> None:
+    """Confirm that the model of the last `swap` does well."""
+    with _open(store) as updater:
+        updater.confirm()
+        _show_status(updater.status(), as_json=as_json)
+
+
+@app.command(epilog='Example: overair device rollback --store dev --reason "answers in the wrong language"')
+def rollback(
+    store: StoreDir,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, for the history.")
+    ] = "rolled back by hand",
+    as_json: Json = False,
+) -> None:
+    """Return to the previous model and do not take the current one again."""
+    with _open(store) as updater:
+        _show_status(updater.rollback(reason=reason), as_json=as_json)
+
+
+@app.command(epilog="Example: overair device status --store dev")
+def status(store: StoreDir, as_json: Json = False) -> None:
+    """Show which models are here, and what state they are in."""
+    with _open(store) as updater:
+        _show_status(updater.status(), as_json=as_json)
+
+
+@app.command(epilog="Example: overair device history --store dev")
+def history(store: StoreDir, as_json: Json = False) -> None:
+    """Show what happened on this device, the oldest first."""
+    with _open(store) as updater:
+        events = updater.history()
+    if as_json:
+        output.result({"history": events}, (), as_json=True)
+    elif not events:
+        output.result(None, ["nothing has happened yet"], as_json=False)
+    else:
+        rows = [(e.at or "", e.what, e.version, e.replaced or "", e.reason) for e in events]
+        output.table("", ("when", "what", "version", "instead of", "why"), rows)
+
+
+@app.command(epilog="Example: overair device verify --store dev --repair")
+def verify(
+    store: StoreDir,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch what is damaged again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read every installed file and compare it with its digest."""
+    with _open(store) as updater:
+        found = updater.verify(repair=repair)
+    lines = [f"{found.sound} sound", *(f"repaired: {text}" for text in found.repaired)]
+    lines += [f"damaged: {text}" for text in found.damaged]
+    output.result(found, lines, as_json=as_json)
+    if found.damaged:
+        output.note("hint: fetch what is damaged again with: overair device verify --repair")
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command(epilog="Example: overair device gc --store dev")
+def gc(store: StoreDir, as_json: Json = False) -> None:
+    """Remove the files that no slot and no session needs."""
+    with _open(store) as updater:
+        freed = updater.collect_garbage()
+    output.result({"bytes_freed": freed}, [f"freed {output.size(freed)}"], as_json=as_json)
+
+
+def quantity(text: str) -> int:
+    """A number of bytes that somebody typed, as 2MB or 1500k.
+
+    Raises:
+        UsageError: It is not one, or not above 0.
+    """
+    number = text.strip().lower().removesuffix("b")
+    unit = number[-1:] if number[-1:] in _RATES else ""
+    try:
+        value = round(float(number.removesuffix(unit)) * _RATES[unit])
+    except (ValueError, OverflowError):
+        value = 0
+    if value <= 0:
+        raise UsageError(f"not a number of bytes: {text[:40]!r}", hint="write it as 500kB, 2MB or 1.5GB")
+    return value
+
+
+def _offered(release: Any) -> dict[str, object]:
+    return {
+        "version": release.version,
+        "sha256": release.model.sha256,
+        "size_bytes": release.size_bytes,
+        "release_notes": release.release_notes,
+    }
+
+
+def _show_status(status: "Status", *, as_json: bool) -> None:
+    if as_json:
+        output.result(status, (), as_json=True)
+        return
+    rows = [_slot_row(name, getattr(status, name)) for name in ("current", "previous", "pending")]
+    output.table(f"tier {status.tier} of {status.channel}", ("slot", "version", "size", "sha256", "state"), rows)
+    lines = [f"trial: {status.trial.version} has {status.trial.tries_left} tries left"] if status.trial else []
+    lines += [f"quarantine: {q.version} since {q.at}: {q.reason}" for q in status.quarantine]
+    output.result(None, lines, as_json=False)
+
+
+def _slot_row(name: str, slot: "SlotStatus | None") -> tuple[str, ...]:
+    if slot is None:
+        return (name, "-", "", "", "")
+    state = "withdrawn by the publisher" if slot.withdrawn else "proven" if slot.proven else "not proven yet"
+    return (name, slot.version, output.size(slot.size_bytes), slot.sha256[:16], state)

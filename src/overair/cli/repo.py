@@ -1,0 +1,217 @@
+"""`overair repo`: the publisher's commands."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from overair.cli import output
+from overair.cli.options import Channel, Json, Reason, RepoDir, Tier
+from overair.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from overair.publish.repository import Repository
+
+app = typer.Typer(help="Publish models, roll them out, take them back.", no_args_is_help=True)
+
+_EXAMPLE: Final = "overair repo publish model.gguf --repo site --tier 1b --version 2.1.0"
+
+
+def _open(location: Path) -> "Repository":
+    from overair.publish.repository import Repository
+
+    return Repository(location)
+
+
+@app.command(epilog="Example: overair repo init --repo site --base-url https://models.example.com")
+def init(
+    repo: RepoDir,
+    base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="Where devices will find the folder.")],
+    channel: Annotated[
+        str, typer.Option("--channel", help="The channel that is meant where none is named.")
+    ] = "stable",
+    as_json: Json = False,
+) -> None:
+    """Make an empty repository in a folder."""
+    from overair.publish.repository import Repository
+
+    made = Repository.init(repo, base_url=base_url, channel=channel)
+    url = f"{made.base_url}/manifest.json"
+    output.result(
+        {
+            "repository": str(made.folder),
+            "base_url": made.base_url,
+            "channel": channel,
+            "manifest_url": url,
+            "root": None,
+        },
+        [
+            f"made the repository {made.folder} for {made.base_url}",
+            f"devices will read {url}",
+            "manifests are not signed yet: devices take them with `overair device init --insecure`",
+        ],
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=f"Example: {_EXAMPLE} --rollout 10%")
+def publish(
+    files: Annotated[list[Path], typer.Argument(metavar="MODEL.gguf...", help="The model; all files of a split one.")],
+    repo: RepoDir,
+    tier: Tier,
+    version: Annotated[str, typer.Option("--version", metavar="VERSION", help="The release's version, as 2.1.0.")],
+    channel: Channel = None,
+    notes: Annotated[str, typer.Option("--notes", metavar="TEXT", help="What is new.")] = "",
+    min_app_version: Annotated[
+        str | None, typer.Option("--min-app-version", metavar="VERSION", help="The oldest app that may have it.")
+    ] = None,
+    rollout: Annotated[
+        str | None, typer.Option("--rollout", metavar="SHARE", help="Offer it to a share of the devices, as 10%.")
+    ] = None,
+    adapter: Annotated[list[Path] | None, typer.Option("--adapter", metavar="FILE", help="A LoRA adapter.")] = None,
+    mmproj: Annotated[Path | None, typer.Option("--mmproj", metavar="FILE", help="The multimodal projector.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a release: inspect, hash, copy, then let devices know."""
+    line = output.ProgressLine()
+    try:
+        done = _open(repo).publish(
+            files,
+            tier=tier,
+            version=version,
+            channel=channel,
+            notes=notes,
+            min_app_version=min_app_version,
+            rollout=None if rollout is None else share(rollout),
+            adapters=adapter or (),
+            mmproj=mmproj,
+            on_progress=line.copying,
+        )
+    finally:
+        line.close()
+    verb = "already published" if done.already_published else "published"
+    output.result(
+        done,
+        [
+            f"{verb} {tier} {done.version} on {done.channel}, manifest {done.sequence}",
+            f"  model     {output.size(done.size_bytes)}, sha256 {done.sha256}",
+            f"  url       {done.url}",
+            f"  new here  {output.size(done.new_bytes)}",
+            f"  manifest  {done.manifest_url}",
+            f"  devices   {done.effect}",
+        ],
+        as_json=as_json,
+    )
+
+
+@app.command(epilog="Example: overair repo rollout 50% --repo site --tier 1b")
+def rollout(
+    to: Annotated[str, typer.Argument(metavar="SHARE", help="The share of the devices, as 50%; 100% is everybody.")],
+    repo: RepoDir,
+    tier: Tier,
+    channel: Channel = None,
+    as_json: Json = False,
+) -> None:
+    """Change to how many devices the candidate of a tier is offered."""
+    _report(_open(repo).set_rollout(tier=tier, share=share(to), channel=channel), as_json=as_json)
+
+
+@app.command(epilog='Example: overair repo rollback --repo site --tier 1b --reason "answers in the wrong language"')
+def rollback(
+    repo: RepoDir,
+    tier: Tier,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="The version to return to.")] = None,
+    channel: Channel = None,
+    as_json: Json = False,
+) -> None:
+    """Return all devices of a tier to an earlier release."""
+    _report(_open(repo).rollback(tier=tier, to=to, reason=reason, channel=channel), as_json=as_json)
+
+
+@app.command(epilog='Example: overair repo withdraw 2.1.0 --repo site --tier 1b --reason "wrong weights"')
+def withdraw(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The release to take back.")],
+    repo: RepoDir,
+    tier: Tier,
+    reason: Reason,
+    channel: Channel = None,
+    as_json: Json = False,
+) -> None:
+    """Take one release back from the devices that have it."""
+    _report(_open(repo).withdraw(tier=tier, version=version, reason=reason, channel=channel), as_json=as_json)
+
+
+@app.command(epilog="Example: overair repo log --repo site")
+def log(
+    repo: RepoDir,
+    channel: Channel = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many entries at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what was published in a channel, the newest first."""
+    entries = _open(repo).log(channel=channel, limit=limit)
+    if as_json:
+        output.result({"log": entries}, (), as_json=True)
+    elif not entries:
+        output.result(None, ["nothing is published in this channel yet"], as_json=False)
+    else:
+        rows = [(str(e.sequence), e.published_at or "", "\n".join(e.changes)) for e in entries]
+        output.table("", ("manifest", "published", "what"), rows)
+
+
+@app.command(epilog="Example: overair repo check --repo site --deep")
+def check(
+    repo: RepoDir,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every blob and compare its digest.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look whether everything that devices may ask for is there."""
+    findings = _open(repo).check(deep=deep)
+    bad = [finding for finding in findings if finding.level == "error"]
+    lines = [f"{f.level}: {f.path}: {f.message}" for f in findings]
+    output.result({"ok": not bad, "findings": findings}, lines or ["everything is there"], as_json=as_json)
+    if bad:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command(epilog="Example: overair repo serve --repo site --port 8000")
+def serve(
+    repo: RepoDir,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    as_json: Json = False,
+) -> None:
+    """Serve a repository over HTTP while you develop; stop it with Ctrl-C."""
+    from overair.publish.serve import serve_forever
+
+    def ready(url: str) -> None:
+        output.result({"url": url}, [f"serving {repo} at {url}"], as_json=as_json)
+
+    serve_forever(repo, host=host, port=port, on_ready=ready)
+
+
+def share(text: str) -> float:
+    """A share that somebody typed, 10% or 0.1, as a fraction.
+
+    Raises:
+        UsageError: It is not a share above 0% and up to 100%.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = -1.0
+    # A bare 10 is refused: it may mean 10% or 10 of 1.
+    if rest or not 0 < value <= 1:
+        raise UsageError(
+            f"not a share of the devices: {text[:40]!r}", hint="write it as 10% or 0.1, above 0 and up to 100%"
+        )
+    return value
+
+
+def _report(change: Any, *, as_json: bool) -> None:
+    """Say what a change of the manifest did."""
+    word = "done" if change.changed else "nothing to do"
+    first = f"{word}: {change.tier} is at {change.version} on {change.channel}, manifest {change.sequence}"
+    output.result(change, [first, f"  devices   {change.effect}"], as_json=as_json)

@@ -1,0 +1,375 @@
+"""The state machine of a device: which release runs, and what becomes of it.
+
+Theory of operation
+-------------------
+A device has three slots. A download ends in *pending*. The next session swaps: pending becomes *current*, the release
+that was current becomes *previous*, and a trial begins, all in one write of the state. Nothing else makes a release
+current but a rollback, which makes previous current again.
+
+A release on trial has two tries, a proven one three. A session takes a try **before** it loads the model, and the
+state that says so is durable before the load: a model that takes the whole machine down has paid already. The try is
+given back when the session ends cleanly or dies while the model was doing nothing; a completed generation gives all
+tries back; a confirm makes the release proven. When a session dies in a load or a generation its try stays lost, and
+when none is left the device rolls back and quarantines the release.
+
+A verdict is bound to the session that gives it and to the release that the session runs. A session keeps running its
+release whatever happens to the slots meanwhile, and what it reports about a release that is no longer current
+changes nothing.
+
+With nowhere to go back to, a release on trial leaves the device empty, and a proven one stays: a model that worked
+once is better than none.
+
+`apply` looks the rule up by phase and event in `TRANSITIONS`; an event that the table does not allow raises
+`IllegalEventError` and changes nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from overair.errors import IllegalEventError
+from overair.model.digest import Digest
+from overair.model.events import Event, Happening
+from overair.model.manifest import Timestamp
+from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, OpenSession, Quarantined, Slot, State
+
+
+class Phase(Enum):
+    """What the current slot holds."""
+
+    EMPTY = "empty"
+    TRIAL = "trial"
+    PROVEN = "proven"
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happens to a device, at a time."""
+
+    at: Timestamp
+
+
+class Stage(Command, frozen=True, kw_only=True):
+    """A release lies on the disk, verified and durable."""
+
+    slot: Slot
+
+
+class Unstage(Command, frozen=True, kw_only=True):
+    """The pending release is not wanted any more."""
+
+    reason: str
+
+
+class Withdraw(Command, frozen=True, kw_only=True):
+    """The publisher took releases back."""
+
+    release_ids: frozenset[Digest]
+
+
+class See(Command, frozen=True, kw_only=True):
+    """A manifest of a channel was acted on."""
+
+    channel: str
+    sequence: int
+
+
+class Begin(Command, frozen=True, kw_only=True):
+    """A session starts: swap if there is something to swap in, and take a try."""
+
+    session_id: str
+    engine: str | None = None
+    external: bool = False
+
+
+class Complete(Command, frozen=True, kw_only=True):
+    """A generation came to its end in a session."""
+
+    session_id: str
+
+
+class Confirm(Command, frozen=True, kw_only=True):
+    """A session gives the verdict "good"."""
+
+    session_id: str
+
+
+class Fail(Command, frozen=True, kw_only=True):
+    """A session gives the verdict "bad". A strike costs a try; otherwise the device rolls back at once."""
+
+    session_id: str
+    reason: str
+    strike: bool = False
+    app_version: str | None = None
+
+
+class End(Command, frozen=True, kw_only=True):
+    """A session ended cleanly."""
+
+    session_id: str
+
+
+class Die(Command, frozen=True, kw_only=True):
+    """A session's process is gone without a clean end.
+
+    `busy` says whether the model was loading or generating, or None where that is not known, as after a power cut:
+    then a try that was taken before the load stays lost, and nothing more.
+    """
+
+    session_id: str
+    busy: bool | None
+    app_version: str | None = None
+
+
+class RollBack(Command, frozen=True, kw_only=True):
+    """Somebody asks for the previous release."""
+
+    reason: str
+    app_version: str | None = None
+
+
+Step = tuple[State, tuple[Event, ...]]
+
+
+def phase_of(state: State) -> Phase:
+    """The phase that the table is looked up by."""
+    if state.current is None:
+        return Phase.EMPTY
+    return Phase.PROVEN if state.current.proven else Phase.TRIAL
+
+
+def apply(state: State, command: Command) -> Step:
+    """The state after a command, and what happened on the way.
+
+    Raises:
+        IllegalEventError: The state does not allow the command.
+    """
+    rule = TRANSITIONS.get((phase_of(state), type(command)))
+    if rule is None:
+        raise IllegalEventError(
+            f"{type(command).__name__.lower()} is not possible: nothing is installed yet",
+            hint="install a release with: overair device update",
+        )
+    return rule(state, command)
+
+
+def would_change(state: State, commands: Iterable[Command]) -> bool:
+    """Whether commands, one after the other, lead to another state.
+
+    Raises:
+        IllegalEventError: The state does not allow one of them.
+    """
+    after = state
+    for command in commands:
+        after, _ = apply(after, command)
+    return after != state
+
+
+def _event(what: Happening, slot: Slot, at: str, *, reason: str = "", replaced: Slot | None = None) -> Event:
+    release = slot.release
+    return Event(
+        what=what,
+        tier=release.tier,
+        version=release.version,
+        release_id=release.id,
+        replaced=replaced.release.version if replaced else None,
+        reason=reason,
+        at=at,
+    )
+
+
+def _stage(state: State, c: Stage) -> Step:
+    if state.current is not None and state.current.id == c.slot.id:
+        raise IllegalEventError(f"{c.slot.release.version} is current already: there is nothing to stage")
+    if any(q.release_id == c.slot.id for q in state.quarantine):
+        state = replace(state, quarantine=tuple(q for q in state.quarantine if q.release_id != c.slot.id))
+    return replace(state, pending=c.slot), (_event(Happening.STAGED, c.slot, c.at),)
+
+
+def _unstage(state: State, c: Unstage) -> Step:
+    if state.pending is None:
+        return state, ()
+    return replace(state, pending=None), (_event(Happening.UNSTAGED, state.pending, c.at, reason=c.reason),)
+
+
+def _withdraw(state: State, c: Withdraw) -> Step:
+    events: tuple[Event, ...] = ()
+    if state.pending is not None and state.pending.id in c.release_ids:
+        state, events = _unstage(state, Unstage(at=c.at, reason="withdrawn by the publisher"))
+    if state.previous is not None and state.previous.id in c.release_ids:
+        state = replace(state, previous=None)
+    if state.current is not None and state.current.id in c.release_ids:
+        state = replace(state, current=replace(state.current, withdrawn=True))
+    return state, events
+
+
+def _see(state: State, c: See) -> Step:
+    seen = state.sequences.get(c.channel, 0)
+    if c.sequence <= seen:
+        return state, ()
+    return replace(state, sequences=state.sequences | {c.channel: c.sequence}), ()
+
+
+def _begin(state: State, c: Begin) -> Step:
+    """Swap if there is something to swap in, then take a try for the session."""
+    if state.session(c.session_id) is not None:
+        raise IllegalEventError(f"session {c.session_id} has begun already")
+    state, events = _swap(state, state.pending, c.at) if state.pending is not None else (state, ())
+    if state.current is None:
+        raise IllegalEventError("nothing is installed yet", hint="install a release first with: overair device update")
+    # A proven release that another program runs cannot be watched: reboots would add up to strikes.
+    charged = state.tries_left > 0 and not (c.external and state.current.proven)
+    session = OpenSession(id=c.session_id, release_id=state.current.id, charged=charged, external=c.external)
+    state = replace(
+        state,
+        tries_left=state.tries_left - charged,
+        sessions=(*state.sessions, session),
+        engine=c.engine or state.engine,
+    )
+    return state, events
+
+
+def _swap(state: State, new: Slot, at: str) -> Step:
+    """Make pending current; the newest release that is worth returning to becomes previous."""
+    old = state.current
+    keep = [s for s in (old, state.previous) if s is not None and not s.withdrawn and s.id != new.id]
+    previous = next((s for s in keep if s.proven), keep[0] if keep else None)
+    tries = TRIES_PROVEN if new.proven else TRIES_ON_TRIAL
+    state = replace(state, current=new, previous=previous, pending=None, tries_left=tries)
+    return state, (_event(Happening.SWAPPED, new, at, replaced=old),)
+
+
+def _of_current(state: State, session_id: str) -> OpenSession | None:
+    """The session, if it runs what is current."""
+    session = state.session(session_id)
+    return session if session and state.current and session.release_id == state.current.id else None
+
+
+def _without(state: State, session_id: str) -> State:
+    return replace(state, sessions=tuple(s for s in state.sessions if s.id != session_id))
+
+
+def _settle(state: State, session_id: str) -> State:
+    """Note that the session owes no try any more."""
+    sessions = tuple(replace(s, charged=False) if s.id == session_id else s for s in state.sessions)
+    return replace(state, sessions=sessions)
+
+
+def _pay(state: State, session: OpenSession) -> State:
+    """Take a try for a session that did badly, unless it holds one already."""
+    return state if session.charged else replace(state, tries_left=max(state.tries_left - 1, 0))
+
+
+def _complete(state: State, c: Complete) -> Step:
+    if _of_current(state, c.session_id) is None:
+        return state, ()
+    full = TRIES_PROVEN if phase_of(state) is Phase.PROVEN else TRIES_ON_TRIAL
+    held = sum(s.charged for s in _settle(state, c.session_id).sessions)
+    return replace(_settle(state, c.session_id), tries_left=max(full - held, 0)), ()
+
+
+def _confirm(state: State, c: Confirm) -> Step:
+    if _of_current(state, c.session_id) is None or state.current is None:
+        raise IllegalEventError(
+            f"session {c.session_id} cannot confirm: it does not run the current release",
+            hint="a verdict counts only for the release that the session started with",
+        )
+    if state.current.proven:
+        return _complete(state, Complete(at=c.at, session_id=c.session_id))
+    proven = replace(state, current=replace(state.current, proven=True))
+    state, _ = _complete(proven, Complete(at=c.at, session_id=c.session_id))
+    return state, (_event(Happening.CONFIRMED, proven.current or state.slots()[0], c.at),)
+
+
+def _fail(state: State, c: Fail) -> Step:
+    session = _of_current(state, c.session_id)
+    if session is None or state.current is None:
+        return _without(state, c.session_id), ()
+    events = (_event(Happening.FAILED, state.current, c.at, reason=c.reason),)
+    if c.strike:
+        return _strike_out(_settle(_pay(state, session), c.session_id), events, c.at, c.reason, c.app_version)
+    state, more = _go_back(_without(state, c.session_id), c.at, c.reason, c.app_version)
+    return state, (*events, *more)
+
+
+def _end(state: State, c: End) -> Step:
+    session = state.session(c.session_id)
+    if session is not None and session.charged and _of_current(state, c.session_id):
+        state = replace(state, tries_left=state.tries_left + 1)
+    return _without(state, c.session_id), ()
+
+
+def _die(state: State, c: Die) -> Step:
+    session = _of_current(state, c.session_id)
+    if session is None or state.current is None or c.busy is False:
+        return _end(state, End(at=c.at, session_id=c.session_id))
+    if c.busy is None and not session.charged:
+        return _without(state, c.session_id), ()
+    paid = _pay(state, session)
+    reason = "the process ended while the model was loading or generating"
+    if c.busy is None:
+        reason = "the session ended without a verdict"
+    events = (_event(Happening.CRASHED, state.current, c.at, reason=reason),)
+    return _strike_out(_without(paid, c.session_id), events, c.at, reason, c.app_version)
+
+
+def _strike_out(state: State, events: tuple[Event, ...], at: str, reason: str, app_version: str | None) -> Step:
+    """Roll back when no try is left and no running session may still give one back."""
+    if state.tries_left or any(s.charged and _of_current(state, s.id) for s in state.sessions):
+        return state, events
+    state, more = _go_back(state, at, f"no tries left: {reason}", app_version)
+    return state, (*events, *more)
+
+
+def _roll_back(state: State, c: RollBack) -> Step:
+    if state.previous is None:
+        raise IllegalEventError("there is no previous release to return to")
+    return _go_back(state, c.at, c.reason, c.app_version)
+
+
+def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Step:
+    """Make previous current and quarantine what was current."""
+    bad, good = state.current, state.previous
+    if bad is None:
+        return state, ()
+    if good is None and bad.proven:
+        return replace(state, tries_left=TRIES_PROVEN), ()
+    entry = Quarantined(
+        release_id=bad.id,
+        tier=bad.release.tier,
+        version=bad.release.version,
+        reason=reason,
+        at=at,
+        app_version=app_version,
+        engine=state.engine,
+    )
+    kept = tuple(q for q in state.quarantine if q.release_id != bad.id)
+    tries = 0 if good is None else TRIES_PROVEN if good.proven else TRIES_ON_TRIAL
+    state = replace(state, current=good, previous=None, tries_left=tries, quarantine=(*kept, entry)[-MAX_QUARANTINE:])
+    events: tuple[Event, ...] = (_event(Happening.QUARANTINED, bad, at, reason=reason),)
+    if good is not None:
+        events = (_event(Happening.ROLLED_BACK, good, at, reason=reason, replaced=bad), *events)
+    return state, events
+
+
+Rule = Callable[[State, Any], Step]
+
+_ALWAYS: Final[dict[type[Command], Rule]] = {
+    Stage: _stage,
+    Unstage: _unstage,
+    Withdraw: _withdraw,
+    See: _see,
+    Begin: _begin,
+    Complete: _complete,
+    Fail: _fail,
+    End: _end,
+    Die: _die,
+}
+_INSTALLED: Final[dict[type[Command], Rule]] = {Confirm: _confirm, RollBack: _roll_back}
+
+TRANSITIONS: Final[dict[tuple[Phase, type[Command]], Rule]] = {
+    **{(phase, kind): rule for phase in Phase for kind, rule in _ALWAYS.items()},
+    **{(phase, kind): rule for phase in (Phase.TRIAL, Phase.PROVEN) for kind, rule in _INSTALLED.items()},
+}

@@ -1,0 +1,1 @@
+"""The device's journey: check, download, stage, swap, trial, verdict."""

@@ -1,0 +1,70 @@
+"""For engines that another program runs: hand out the path of the current model, and take its verdict.
+
+Nobody holds a lease for such an engine, so what became of it shows only in what is called next: a release on trial
+that is swapped for again without a confirm has lost a try, as a service that is restarted over and over does.
+"""
+
+import uuid
+
+import msgspec
+
+from overair.core import slots
+from overair.errors import IllegalEventError
+from overair.host import clock
+from overair.model.release import Bundle
+from overair.store.store import Store
+
+
+class Swapped(msgspec.Struct, frozen=True, kw_only=True):
+    """What to open now.
+
+    Args:
+        session: The name of this session, for the log.
+        bundle: The files to open.
+        swapped: A new release was swapped in just now.
+    """
+
+    session: str
+    bundle: Bundle
+    swapped: bool
+
+
+def swap(store: Store, *, app_version: str | None) -> Swapped:
+    """Make pending current, and say what to open. A session starts; `confirm` gives its verdict.
+
+    Raises:
+        IllegalEventError: Nothing is installed yet.
+        LockedError: Another process changed the store all the time.
+        StorageError: The disk refused, or a file is missing.
+    """
+    session_id = uuid.uuid4().hex
+    at = clock.timestamp(clock.utc_now())
+    with store.lock():
+        before = store.read()
+        ended = tuple(
+            slots.Die(at=at, session_id=s.id, busy=None, app_version=app_version) for s in before.sessions if s.external
+        )
+        deaths = store.deaths(before, clock.boot_id(), at, app_version)
+        state, _ = store.apply(*ended, *deaths, slots.Begin(at=at, session_id=session_id, external=True))
+        if state.current is None:
+            raise IllegalEventError("nothing is installed yet")
+        bundle = store.blobs.install(state.current.release)
+    swapped = before.pending is not None and before.pending.id == bundle.id
+    return Swapped(session=session_id, bundle=bundle, swapped=swapped)
+
+
+def confirm(store: Store) -> None:
+    """Confirm the release that the last `swap` handed out.
+
+    Raises:
+        IllegalEventError: It is not current any more, or there was no swap.
+        LockedError: Another process changed the store all the time.
+        StorageError: The disk refused.
+    """
+    with store.lock():
+        sessions = [s for s in store.read().sessions if s.external]
+        if not sessions:
+            raise IllegalEventError(
+                "there is nothing to confirm", hint="start a session first with: overair device swap"
+            )
+        store.apply(slots.Confirm(at=clock.timestamp(clock.utc_now()), session_id=sessions[-1].id))

@@ -1,0 +1,260 @@
+"""The device's side of Overair as one object."""
+
+import threading
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from msgspec.structs import replace
+
+from overair.core import slots
+from overair.core.plan import Plan
+from overair.device.check import check
+from overair.device.download import OnProgress, download, plan
+from overair.device.external import Swapped, confirm, swap
+from overair.device.repair import verify
+from overair.device.session import Session
+from overair.engines.base import Engine, create
+from overair.errors import UsageError
+from overair.host import clock
+from overair.model.conditions import Conditions
+from overair.model.events import Event
+from overair.model.offer import Answer, Deferred, Offer, UpToDate
+from overair.model.report import Staged, Status, Verified, slot_status, trial_status
+from overair.store import history
+from overair.store.config import Config, checked
+from overair.store.store import Store
+from overair.transport.http import HTTP
+
+_INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --tier TIER"
+
+
+class Updater:
+    """Keeps one model on one device current.
+
+    Args:
+        store: The folder where models and state are kept; it is made when it is not there.
+        url: Where the manifest is. What is not given is what the device was told before.
+        tier: The size class that this device runs.
+        channel: The stream of releases that it follows; `stable` unless told otherwise.
+        app_version: The version of the app around the model, for `min_app_version`.
+        insecure: Take manifests without a signature.
+
+    Raises:
+        UsageError: The device was never set up and `url` or `tier` is missing, or a value is not of its type.
+        StateUnreadableError: The settings cannot be read.
+        StorageError: The folder cannot be made or written.
+        LockedError: The settings change, and another process held the store all the time.
+    """
+
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        url: str | None = None,
+        tier: str | None = None,
+        channel: str | None = None,
+        app_version: str | None = None,
+        insecure: bool | None = None,
+    ) -> None:
+        self._store = Store(Path(store).absolute())
+        self._http = HTTP()
+        given = {"url": url, "tier": tier, "channel": channel, "app_version": app_version, "insecure": insecure}
+        self.config = self._settle({k: v for k, v in given.items() if v is not None})
+
+    def _settle(self, given: dict[str, str | bool]) -> Config:
+        """The settings, with what was given written over what was there."""
+        known = self._store.config()
+        if known is None and not {"url", "tier"} <= given.keys():
+            raise UsageError(f"{self._store.layout.root} is not set up: url and tier are missing", hint=_INIT_HINT)
+        if known is None:
+            config = checked(Config(device_id=str(uuid.uuid4()), **given))  # type: ignore[arg-type]  # checked() does
+        else:
+            config = checked(replace(known, **given))
+        if config != known:
+            self._store.create()
+            with self._store.lock():
+                self._store.configure(config)
+        return config
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._store.layout.root
+
+    def check(self) -> Answer:
+        """Ask the publisher which release this device should run.
+
+        Raises:
+            NetworkError: The manifest did not come.
+            ManifestError: It is not one, or that of another channel.
+            TrustError: It is older than one that this device acted on.
+        """
+        return check(self._store, self.config, self._http)
+
+    def plan(self, offer: Offer, *, conditions: Conditions | None = None) -> Plan:
+        """What a download of the offer will do, and what stands in its way.
+
+        Raises:
+            StorageError: The disk does not say what is free.
+        """
+        return plan(self._store, offer.release, conditions or Conditions())
+
+    def download(
+        self,
+        offer: Offer,
+        *,
+        conditions: Conditions | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Staged:
+        """Fetch the offered release and stage it; the next session starts it.
+
+        Args:
+            offer: What `check` returned.
+            conditions: What must hold before the download starts.
+            on_progress: Called at most ten times a second.
+            cancel: Set it to stop; what came is kept.
+
+        Raises:
+            DeferredError: A condition does not hold.
+            NetworkError: The bytes did not come; what came is kept. `CancelledError` when `cancel` was set.
+            IntegrityError: Other bytes came than the manifest promised.
+            StorageError: The disk refused.
+            LockedError: Another process is downloading.
+        """
+        return download(
+            self._store,
+            offer.release,
+            http=self._http,
+            conditions=conditions or Conditions(),
+            on_progress=on_progress,
+            cancel=cancel,
+        )
+
+    def update(
+        self,
+        *,
+        conditions: Conditions | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Staged | UpToDate | Deferred:
+        """Check, and download what is offered.
+
+        Raises:
+            OverairError: See `check` and `download`.
+        """
+        answer = self.check()
+        if not isinstance(answer, Offer):
+            return answer
+        return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel)
+
+    def session(self, engine: Engine | str | None = None) -> Session:
+        """A session with the current release, a context manager.
+
+        Args:
+            engine: An engine, or the name of one of ours, or None to load `session.bundle` yourself.
+
+        Raises:
+            EngineMissingError: The named engine is not installed.
+        """
+        return Session(
+            self._store,
+            create(engine) if isinstance(engine, str) else engine,
+            app_version=self.config.app_version,
+        )
+
+    def swap(self) -> Swapped:
+        """Make pending current for an engine that another program runs, and say what to open.
+
+        Raises:
+            IllegalEventError: Nothing is installed yet.
+            LockedError: Another process changed the store all the time.
+            StorageError: The disk refused, or a file is missing.
+        """
+        return swap(self._store, app_version=self.config.app_version)
+
+    def confirm(self) -> None:
+        """Confirm the release that the last `swap` handed out.
+
+        Raises:
+            IllegalEventError: It is not current any more, or there was no swap.
+        """
+        confirm(self._store)
+
+    def rollback(self, *, reason: str = "rolled back by hand") -> Status:
+        """Return to the previous release, and quarantine the current one.
+
+        Raises:
+            IllegalEventError: There is no previous release.
+            LockedError: Another process changed the store all the time.
+            StorageError: The disk refused.
+        """
+        at = clock.timestamp(clock.utc_now())
+        with self._store.lock():
+            deaths = self._store.deaths(self._store.read(), clock.boot_id(), at, self.config.app_version)
+            self._store.apply(*deaths, slots.RollBack(at=at, reason=reason, app_version=self.config.app_version))
+        return self.status()
+
+    def status(self) -> Status:
+        """What the device knows about itself. Needs no lock.
+
+        Raises:
+            StateUnreadableError: The state cannot be read.
+        """
+        state = self._store.read()
+        return Status(
+            tier=self.config.tier,
+            channel=self.config.channel,
+            app_version=self.config.app_version,
+            current=slot_status(state.current),
+            previous=slot_status(state.previous),
+            pending=slot_status(state.pending),
+            trial=trial_status(state),
+            quarantine=state.quarantine,
+            sequence=state.sequences.get(self.config.channel, 0),
+            sessions=len(state.sessions),
+        )
+
+    def history(self) -> list[Event]:
+        """What happened on this device, the oldest first.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        return history.read(self._store.layout.history)
+
+    def verify(self, *, repair: bool = False) -> Verified:
+        """Read every installed file and compare it with its digest; with `repair`, fetch the bad ones again.
+
+        Raises:
+            NetworkError: A file could not be fetched.
+            StorageError: The disk refused.
+            LockedError: Another process is downloading or changes the store.
+        """
+        return verify(self._store, self._http, repair=repair)
+
+    def collect_garbage(self) -> int:
+        """Remove the files that no slot and no session needs; returns the bytes freed.
+
+        Raises:
+            LockedError: Another process is downloading, or changed the store all the time.
+            StorageError: The disk refused.
+        """
+        with self._store.download_lock(), self._store.lock():
+            return self._store.collect_garbage()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """Use it as a context manager to close the connections at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()

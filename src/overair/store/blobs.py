@@ -1,0 +1,172 @@
+"""Immutable bytes on this disk, named by their digest, and the releases that are made of them."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from overair.errors import IntegrityError
+from overair.model.digest import Digest
+from overair.model.release import Artifact, Bundle, Release
+from overair.store import durable
+from overair.store.layout import Layout
+
+_READ_ONLY: Final = 0o444
+_TEMPORARY: Final = ".tmp"
+
+
+class Blobs:
+    """The blobs and releases of a store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def has(self, artifact: Artifact) -> bool:
+        """Whether the blob of an artifact is here, by name and size."""
+        try:
+            return self._layout.blob(artifact.sha256).stat().st_size == artifact.size_bytes
+        except FileNotFoundError:
+            return False
+
+    def adopt(self, path: Path, artifact: Artifact) -> None:
+        """Take a synced, verified file in under its digest; `path` is gone afterwards.
+
+        Raises:
+            IntegrityError: The file has another length than the artifact.
+            StorageError: The disk refused.
+        """
+        with durable.storage_errors("read", path):
+            size = path.stat().st_size
+        if size != artifact.size_bytes:
+            raise IntegrityError(f"{path} has {size} bytes, expected {artifact.size_bytes}")
+        with durable.storage_errors("protect", path):
+            path.chmod(_READ_ONLY)
+        durable.move_file(path, self._layout.blob(artifact.sha256))
+
+    def verify(self, artifact: Artifact) -> str | None:
+        """What is wrong with the bytes of a blob, or None when they are what its name says.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        path = self._layout.blob(artifact.sha256)
+        with durable.storage_errors("read", path):
+            try:
+                with path.open("rb") as file:
+                    actual = hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                return "missing"
+        return None if actual == artifact.sha256 else f"damaged: its digest is {actual}"
+
+    def install(self, release: Release) -> Bundle:
+        """Make the files of a release openable under their own names, and say where they are.
+
+        Raises:
+            StorageError: The disk refused, or a blob of the release is missing.
+        """
+        folder = self._layout.release(release.id)
+        if not self._is_installed(release):
+            self._link_all(release, folder)
+        return bundle_of(release, folder)
+
+    def _is_installed(self, release: Release) -> bool:
+        folder = self._layout.release(release.id)
+        try:
+            return all((folder / a.name).stat().st_size == a.size_bytes for a in release.artifacts)
+        except FileNotFoundError:
+            return False
+
+    def _link_all(self, release: Release, folder: Path) -> None:
+        building = folder.with_name(folder.name + _TEMPORARY)
+        remove_tree(building)
+        remove_tree(folder)
+        durable.make_directory(building)
+        for artifact in release.artifacts:
+            link_or_copy(self._layout.blob(artifact.sha256), building / artifact.name)
+        durable.sync_directory(building)
+        durable.move_file(building, folder)
+
+    def collect(self, blobs: Iterable[Digest], releases: Iterable[Digest]) -> int:
+        """Remove what is neither among these blobs nor among these releases; returns the bytes freed.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        freed = 0
+        for folder, keep in ((self._layout.releases, set(releases)), (self._layout.blobs, set(blobs))):
+            with durable.storage_errors("list", folder):
+                rubbish = [path for path in folder.iterdir() if path.name not in keep]
+            for path in rubbish:
+                if path.is_dir():
+                    remove_tree(path)
+                else:
+                    freed += path.stat().st_size
+                    durable.remove_file(path)
+        return freed
+
+    def refresh_link(self, slot: str, release: Release | None) -> None:
+        """Point the link that other programs open at the model of a slot, or remove it.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        link = self._layout.link(slot)
+        if release is None:
+            durable.remove_file(link)
+            return
+        target = self._layout.release(release.id) / release.model.name
+        with durable.storage_errors("link", link):
+            if not target.exists() or (link.exists() and link.samefile(target)):
+                return
+        temporary = link.with_name(link.name + _TEMPORARY)
+        durable.remove_file(temporary)
+        link_or_copy(target, temporary)
+        with durable.storage_errors("link", link):
+            temporary.replace(link)
+
+
+def bundle_of(release: Release, folder: Path) -> Bundle:
+    """The bundle that a release makes in a folder."""
+
+    def paths(role: str) -> tuple[Path, ...]:
+        return tuple(folder / a.name for a in release.artifacts if a.role == role)
+
+    return Bundle(
+        id=release.id,
+        version=release.version,
+        sha256=release.model.sha256,
+        model=folder / release.model.name,
+        adapters=paths("adapter"),
+        projector=next(iter(paths("projector")), None),
+        template=next(iter(paths("template")), None),
+    )
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no hard links, copy it.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with contextlib.suppress(OSError):
+        target.hardlink_to(source)
+        return
+    with durable.storage_errors("copy", source), source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        durable.sync_file(writer.fileno())
+        target.chmod(_READ_ONLY)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and what is in it, if it is there.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with durable.storage_errors("remove", path):
+        if os.path.lexists(path):
+            shutil.rmtree(path)

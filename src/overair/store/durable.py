@@ -1,0 +1,122 @@
+"""The only place that syncs, renames and removes.
+
+What is promised, and by whom:
+
+- POSIX: `rename` replaces its target atomically for every observer, but promises nothing about a power cut. A file's
+  bytes are durable after `fsync` of the file; its name is durable after `fsync` of the folder that holds it.
+- ext4 and xfs keep those promises and no more: without the file's `fsync` a rename can survive with an empty or
+  zeroed file behind it, without the folder's `fsync` the rename itself can be lost.
+- APFS: `fsync` hands the bytes to the drive, which may keep them in its cache; `F_FULLFSYNC` asks the drive to write.
+- NTFS: Python's `os.fsync` calls `FlushFileBuffers`, and `os.replace` calls `MoveFileEx` with replacement. A folder
+  cannot be opened for syncing; the journal of NTFS keeps the order of renames.
+
+So the order is always: write beside the target, sync the file, rename, sync the folder.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from overair.errors import NoSpaceError, StorageError
+
+TEMPORARY_SUFFIX: Final = ".tmp"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT}) if hasattr(errno, "EDQUOT") else frozenset({errno.ENOSPC})
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn every `OSError` of the block into a `StorageError` that says what was being done, to what, and why.
+
+    Raises:
+        NoSpaceError: The disk or the quota is full.
+        StorageError: Any other refusal of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = NoSpaceError if error.errno in _FULL else StorageError
+        raise kind(f"cannot {action} {path}: {error.strerror or error}") from error
+
+
+def sync_file(descriptor: int) -> None:
+    """Wait until the file's bytes are on the disk, past the drive's own cache where the platform can."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        except OSError:  # file systems that do not know it: SMB, some FUSE
+            os.fsync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a folder are on the disk.
+
+    Raises:
+        StorageError: The folder cannot be synced.
+    """
+    if os.name == "nt":
+        return
+    with storage_errors("sync", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file's content so that after a power cut the old or the new one is there, whole.
+
+    Raises:
+        StorageError: The disk refused; the old content is still there.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with storage_errors("write", path):
+        with temporary.open("wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            sync_file(file.fileno())
+        temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file whose bytes are already synced, and make the new name durable.
+
+    Raises:
+        StorageError: The disk refused; `source` is still there.
+    """
+    with storage_errors("rename", source):
+        source.replace(target)
+    sync_directory(target.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there. Not durable: after a power cut it may be back.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with storage_errors("remove", path):
+        path.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """Create a folder and the folders above it, durably.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with storage_errors("create the folder", path):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    for created in reversed(missing):
+        sync_directory(created.parent)

@@ -1,0 +1,160 @@
+"""A device's disk as one thing: read the state without the lock, change it under the lock."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from overair.core import slots
+from overair.core.retention import blobs_to_keep, releases_to_keep
+from overair.errors import StorageError
+from overair.model.events import Event
+from overair.model.state import State
+from overair.store import durable, history, leases
+from overair.store.blobs import Blobs, remove_tree
+from overair.store.config import Config, load_config, save_config
+from overair.store.layout import LINKS, Layout
+from overair.store.lock import DEFAULT_TIMEOUT_S, exclusive
+from overair.store.state_file import load_state, save_state
+
+
+class Store:
+    """A device's disk.
+
+    Args:
+        root: The store's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(root)
+        self.blobs = Blobs(self.layout)
+
+    def create(self) -> None:
+        """Make the folders, where they are missing.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        for folder in self.layout.folders():
+            durable.make_directory(folder)
+
+    def config(self) -> Config | None:
+        """What the device was told when it was set up, or None.
+
+        Raises:
+            StateUnreadableError: It cannot be read.
+        """
+        return load_config(self.layout.config)
+
+    def configure(self, config: Config) -> None:
+        """Set the device up, or change what it was told. The lock must be held.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        save_config(self.layout.config, config)
+
+    @contextlib.contextmanager
+    def lock(self, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+        """Be the only one who changes this store.
+
+        Raises:
+            LockedError: Somebody else changed it all the time.
+        """
+        with exclusive(self.layout.lock, timeout_s=timeout_s):
+            yield
+
+    @contextlib.contextmanager
+    def download_lock(self) -> Iterator[None]:
+        """Be the only one who downloads into this store. Taken before `lock`, never after it.
+
+        Raises:
+            LockedError: Somebody else is downloading.
+        """
+        with exclusive(self.layout.partial / "lock", timeout_s=0):
+            yield
+
+    def read(self) -> State:
+        """The state, without the lock.
+
+        Raises:
+            StateUnreadableError: No copy can be read.
+        """
+        return load_state(self.layout.state_copies)
+
+    def apply(self, *commands: slots.Command) -> tuple[State, tuple[Event, ...]]:
+        """Apply commands in one durable write; returns the new state and what happened. The lock must be held.
+
+        What other programs look at, the history and the links, is refreshed after the state and may be lost.
+
+        Raises:
+            IllegalEventError: The state does not allow one of them; nothing has changed.
+            StorageError: The disk refused; the old state holds.
+        """
+        old = state = self.read()
+        happened: tuple[Event, ...] = ()
+        for command in commands:
+            state, events = slots.apply(state, command)
+            happened += events
+        if state == old:
+            return state, happened
+        state = replace(state, generation=old.generation + 1)
+        save_state(self.layout.state_copies, state)
+        with contextlib.suppress(StorageError):
+            history.append(self.layout.history, happened)
+            self.refresh_links()
+        return state, happened
+
+    def refresh_links(self) -> None:
+        """Point the links that other programs open at the models in the slots. The lock must be held.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        state = self.read()
+        for name in LINKS:
+            slot = getattr(state, name)
+            self.blobs.refresh_link(name, slot.release if slot else None)
+
+    def deaths(self, state: State, boot_id: str, at: str, app_version: str | None) -> tuple[slots.Die, ...]:
+        """The commands that account for the sessions whose process is gone."""
+        return tuple(
+            slots.Die(
+                at=at,
+                session_id=session.id,
+                busy=leases.was_busy(self.layout.leases, session.id, boot_id),
+                app_version=app_version,
+            )
+            for session in state.sessions
+            if not session.external and not leases.is_alive(self.layout.leases, session.id)
+        )
+
+    def collect_garbage(self) -> int:
+        """Remove what no slot, session or lease names; returns the bytes freed.
+
+        Both locks must be held: a download brings blobs that no slot names yet.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        state = self.read()
+        open_sessions = {session.id for session in state.sessions}
+        with durable.storage_errors("list", self.layout.leases):
+            notes = [path.name for path in self.layout.leases.iterdir() if path.suffix not in {".lock", ".pid"}]
+        for session_id in notes:
+            if session_id not in open_sessions and not leases.is_alive(self.layout.leases, session_id):
+                leases.forget(self.layout.leases, session_id)
+        return self.blobs.collect(blobs_to_keep(state), releases_to_keep(state, ()))
+
+    def forget_partials(self, keep: frozenset[str]) -> None:
+        """Remove the downloads that nobody will continue. The download lock must be held.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with durable.storage_errors("list", self.layout.partial):
+            paths = [p for p in self.layout.partial.iterdir() if not p.name.startswith("lock")]
+        for path in paths:
+            if path.name.partition(".")[0] not in keep:
+                durable.remove_file(path) if path.is_file() else remove_tree(path)

@@ -1,0 +1,310 @@
+"""The device's HTTP: GET with limits on length, time and redirects (RFC 9110).
+
+Nothing here can hang: see `overair.transport.watch`. Bodies are taken as they are sent; one that was encoded on the
+way is refused, because its digest could not fit.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urljoin, urlsplit
+
+from overair.errors import IntegrityError, NetworkError, UsageError
+from overair.transport.failures import shown, unexpected_status
+from overair.transport.watch import Watch
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
+
+    from overair.transport.pool import Pools
+
+MAX_REDIRECTS: Final = 5
+MAX_URL_LENGTH: Final = 16_384
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_BLOCK_BYTES: Final = 64 * 1024
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})|\*)")
+_ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
+_NOT_IN_URLS: Final = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A short body, whole: its bytes, its entity tag, and the URL that it came from after redirects."""
+
+    data: bytes
+    etag: str | None
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """The document still has the entity tag that the caller named."""
+
+
+class Stream:
+    """A body that is read as it comes; a context manager that closes the connection.
+
+    Args:
+        url: Where it comes from, after redirects.
+        start: The offset of its first byte in the file; 0 when the server ignored the range.
+        total: The length of the whole file in bytes, or None when the server did not say.
+        etag: The strong entity tag of the file, or None.
+        content_type: The media type, in lower case.
+    """
+
+    def __init__(
+        self, answer: "BaseHTTPResponse", *, url: str, start: int, total: int | None, etag: str | None
+    ) -> None:
+        self._answer = answer
+        self.url = url
+        self.start = start
+        self.total = total
+        self.etag = etag
+        self.content_type = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Wait for bytes, put what came at the front of `buffer`, and return their number; 0 at the end.
+
+        Raises:
+            CancelledError: The caller stopped.
+            NetworkError: The connection was cut, or the server is silent.
+        """
+        data = _read(self._answer, self.url, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the connection if bytes are left."""
+        self._answer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class HTTP:
+    """Gets documents and streams by HTTP; a context manager that closes its connections.
+
+    Proxies come from HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Credentials are never sent to a server.
+
+    Args:
+        connect_timeout_s: The longest that a connection may take, in seconds.
+        read_timeout_s: The longest time without a byte, in seconds.
+        user_agent: What the server is told who asks.
+        ca_file: Certificate authorities to trust instead of the platform's, as PEM.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float = 10.0,
+        read_timeout_s: float = 15.0,
+        user_agent: str = "overair",
+        ca_file: Path | None = None,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._ca_file = ca_file
+        self._opened_pools: Pools | None = None
+
+    def get(
+        self, url: str, *, max_bytes: int, etag: str | None = None, total_timeout_s: float = 60.0
+    ) -> Document | NotModified:
+        """Fetch a short document.
+
+        Args:
+            url: Where it is.
+            max_bytes: The longest body that is read.
+            etag: The entity tag of the copy that the caller has.
+            total_timeout_s: The longest time for all of it, redirects included, in seconds.
+
+        Raises:
+            UsageError: The URL is not an http(s) URL without credentials.
+            HTTPStatusError: The answer has another status than 200, or 304 where `etag` was given.
+            IntegrityError: The body is longer than `max_bytes`, or was encoded on the way.
+            NetworkError: No whole answer came.
+        """
+        watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=total_timeout_s)
+        with self._answer(url, {"If-None-Match": etag} if etag else {}, watch) as (answer, final):
+            if answer.status == 304 and etag:
+                return NotModified()
+            if answer.status != 200:
+                raise unexpected_status(final, answer.status, answer.headers.get("Retry-After"))
+            _refuse_encoding(answer, final)
+            return Document(data=_read_whole(answer, final, max_bytes), etag=_etag(answer), url=final)
+
+    def open(
+        self, url: str, *, start: int = 0, if_range: str | None = None, cancel: threading.Event | None = None
+    ) -> Stream:
+        """Begin to fetch a file, from its byte `start` on if the server can (RFC 9110 section 14).
+
+        Args:
+            url: Where it is.
+            start: The first byte that is wanted.
+            if_range: The strong entity tag that the file must still have for `start` to count.
+            cancel: Ends every wait for this stream when set, `read_into` included.
+
+        Raises:
+            UsageError: The URL is not an http(s) URL without credentials.
+            CancelledError: The caller stopped.
+            HTTPStatusError: The answer has another status than 200 or 206, or is another range than the one that was
+                asked for (status 206), or of another file.
+            IntegrityError: The body was encoded on the way.
+            NetworkError: No answer came.
+        """
+        patience_s = self._connect_timeout_s + self._read_timeout_s
+        watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=patience_s, cancel=cancel)
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        if start and if_range:
+            headers["If-Range"] = if_range
+        with contextlib.ExitStack() as until_whole:
+            answer, final = until_whole.enter_context(self._answer(url, headers, watch))
+            stream = _stream(answer, final, start=start, if_range=if_range)
+            watch.no_deadline()
+            until_whole.pop_all()
+        return stream
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        if self._opened_pools:
+            self._opened_pools.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _pools(self) -> "Pools":
+        if self._opened_pools is None:
+            from overair.transport.pool import Pools
+
+            self._opened_pools = Pools(connect_timeout_s=self._connect_timeout_s, ca_file=self._ca_file)
+        return self._opened_pools
+
+    @contextlib.contextmanager
+    def _answer(self, url: str, headers: Mapping[str, str], watch: Watch) -> "Iterator[tuple[BaseHTTPResponse, str]]":
+        """The first answer that is no redirect, and its URL; closed at the end of the block."""
+        check_url(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            with contextlib.closing(self._pools.get(url, {**self._headers, **headers}, watch)) as answer:
+                if answer.status not in _REDIRECTS:
+                    yield answer, url
+                    return
+                url = _redirected(url, answer)
+        raise NetworkError(
+            f"cannot fetch {shown(url)}: more than {MAX_REDIRECTS} redirects",
+            hint="is the URL right? open it in a browser to see where it leads",
+        )
+
+
+def resolve(base: str, reference: str) -> str:
+    """The URL that a manifest at `base` means by `reference` (RFC 3986 section 5).
+
+    Raises:
+        UsageError: The result is not an http(s) URL without credentials.
+    """
+    url = urljoin(base, reference)
+    check_url(url)
+    return url
+
+
+def check_url(url: str) -> None:
+    """Refuse what is not an http(s) URL without credentials.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    if not _is_web_url(url):
+        raise UsageError(f"not an http(s) URL without credentials: {shown(url)}")
+
+
+def _is_web_url(url: str) -> bool:
+    if len(url) > MAX_URL_LENGTH or _NOT_IN_URLS.search(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for a port that is none
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def _redirected(url: str, answer: "BaseHTTPResponse") -> str:
+    """Where a redirect leads, if we may follow."""
+    location = answer.headers.get("Location")
+    if not location:
+        raise unexpected_status(url, answer.status, None)
+    target = urljoin(url, location.strip())
+    if not _is_web_url(target):
+        raise NetworkError(f"cannot fetch {shown(url)}: it redirects to {shown(target)}, which is refused")
+    if url.startswith("https:") and not target.startswith("https:"):
+        raise NetworkError(
+            f"cannot fetch {shown(url)}: it redirects from https to {shown(target)}, which is refused",
+            hint="is there a login page on this network? try again on another network",
+        )
+    return target
+
+
+def _stream(answer: "BaseHTTPResponse", url: str, *, start: int, if_range: str | None) -> Stream:
+    etag = _etag(answer)
+    strong = None if etag is None or etag.startswith("W/") else etag
+    if answer.status not in {200, 206}:
+        raise unexpected_status(url, answer.status, answer.headers.get("Retry-After"))
+    _refuse_encoding(answer, url)
+    if answer.status == 200:
+        return Stream(answer, url=url, start=0, total=answer.length_remaining, etag=strong)
+    content_range = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    changed = if_range is not None and etag is not None and etag != if_range
+    if not start or changed or content_range is None or int(content_range[1]) != start:
+        raise unexpected_status(url, 206, None)
+    total = int(content_range[3]) if content_range[3] else None
+    return Stream(answer, url=url, start=start, total=total, etag=strong)
+
+
+def _etag(answer: "BaseHTTPResponse") -> str | None:
+    etag = answer.headers.get("ETag", "").strip()
+    return etag if _ETAG.fullmatch(etag) else None
+
+
+def _refuse_encoding(answer: "BaseHTTPResponse", url: str) -> None:
+    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise IntegrityError(
+            f"cannot fetch {shown(url)}: a proxy or the server changed the bytes (Content-Encoding {encoding[:40]})",
+            hint="switch compression off for this path on the server or its CDN",
+        )
+
+
+def _read_whole(answer: "BaseHTTPResponse", url: str, max_bytes: int) -> bytes:
+    too_long = IntegrityError(
+        f"cannot fetch {shown(url)}: longer than {max_bytes} bytes", hint="is the URL right? this is another file"
+    )
+    if (answer.length_remaining or 0) > max_bytes:
+        raise too_long
+    body = bytearray()
+    while data := _read(answer, url, _BLOCK_BYTES):
+        body += data
+        if len(body) > max_bytes:
+            raise too_long
+    return bytes(body)
+
+
+def _read(answer: "BaseHTTPResponse", url: str, max_bytes: int) -> bytes:
+    from overair.transport.pool import network_errors
+
+    with network_errors(url):
+        return answer.read1(max_bytes)

@@ -1,0 +1,180 @@
+"""What a device verifies with: the client workflow of TUF (specification 1.0, section 5), by python-tuf.
+
+Names of files: `<role>.json` is the newest trusted metadata of a role, `root_history/<version>.root.json` every root
+that led here. Each file is written as soon as it is verified, so a refresh that stops half-way has still moved on,
+and a later one never accepts less.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from tuf.api.exceptions import ExpiredMetadataError
+from tuf.api.metadata import TargetFile
+
+from overair.errors import IntegrityError, TrustError
+from overair.model.digest import Digest, parse_digest
+from overair.trust.metadata import MAX_ROOT_BYTES, check_root, expired, expiry, refusals
+from overair.trust.updater import DurableUpdater, Fetched
+
+_CHANGED: Final = "check for an update again; if that does not help, the server or a network in between changes files"
+
+
+class Files(Protocol):
+    """Where a device keeps its metadata. A name is a role's file name, or one below `root_history/`."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None where there is none."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file's content durably: after a power cut the old or the new one is there, whole."""
+        ...
+
+
+class Fetch(Protocol):
+    """Gets a URL, with a time limit of its own."""
+
+    def __call__(self, url: str, max_bytes: int, /) -> bytes:
+        """The whole body.
+
+        Raises:
+            HTTPStatusError: The server answered with another status than 200.
+            IntegrityError: The body is longer than `max_bytes`.
+            NetworkError: No whole answer came.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A signed path: the length in bytes and the digest that its content must have."""
+
+    path: str
+    length: int
+    sha256: Digest
+
+
+class TrustClient:
+    """Believes nothing but what a chain of signatures from the embedded root vouches for.
+
+    Args:
+        files: Where the metadata is kept.
+        metadata_url: The URL of the published `metadata/` folder.
+        fetch: Gets a URL; ends the refresh by raising when all of it takes too long.
+        now: The time that expiry is judged by, aware.
+        bootstrap_root: The root that the application embeds. It is where trust begins, whatever the disk says;
+            None takes the newest root on the disk.
+    """
+
+    def __init__(
+        self, files: Files, *, metadata_url: str, fetch: Fetch, now: datetime, bootstrap_root: bytes | None = None
+    ) -> None:
+        self._files = files
+        self._metadata_url = metadata_url
+        self._fetch = fetch
+        self._now = now
+        self._bootstrap = bootstrap_root
+        self._refreshed: DurableUpdater | None = None
+
+    def refresh(self) -> None:
+        """Bring root, timestamp, snapshot and targets up to date, in this order (TUF 5.3 to 5.6).
+
+        Raises:
+            ExpiredError: Metadata is authentic but too old to install by.
+            TrustError: Metadata is not signed by whom it should be, or goes back.
+            IntegrityError: Bytes are not what was signed, or are a web page.
+            NetworkError: The server gave no answer, or a wrong one.
+            StorageError: The disk refused.
+        """
+        self._refreshed = None
+        root = self._bootstrap if self._bootstrap is not None else self._files.read("root.json")
+        if root is None:
+            raise TrustError("this device has no trusted root", hint="embed one with: overair device init --root FILE")
+        check_root(root)
+        fetched = Fetched(self._fetch)
+        updater = DurableUpdater(self._files, fetched, self._metadata_url, root, self._now)
+        with self._refusals(updater, fetched):
+            updater.refresh()
+        self._refreshed = updater
+
+    def target_info(self, path: str) -> Target | None:
+        """What is signed for `path`, found through the delegations (TUF 5.6.7); None when nobody signed it.
+
+        Raises: as `refresh`, which comes first where it was not done.
+        """
+        found = self._find(path)
+        return None if found is None else _target(found)
+
+    def fetch_target(self, path: str, base_url: str) -> bytes:
+        """Fetch a small target and verify it (TUF 5.7). Models are downloaded elsewhere.
+
+        Args:
+            path: The target's path.
+            base_url: The URL of the published `targets/` folder.
+
+        Raises: as `refresh`, and:
+            TrustError: Nobody who may has signed `path`.
+            IntegrityError: The bytes are not what was signed.
+        """
+        found = self._find(path)
+        if found is None:
+            raise TrustError(
+                f"nobody who may has signed {path}", hint="is the channel right, and was anything published to it?"
+            )
+        data = self._fetch(f"{base_url.rstrip('/')}/{self._published_path(found)}", found.length)
+        with refusals(path, hint=_CHANGED):
+            found.verify_length_and_hashes(io.BytesIO(data))
+        return data
+
+    def _find(self, path: str) -> TargetFile | None:
+        if self._refreshed is None:
+            self.refresh()
+        updater = self._refreshed
+        if updater is None:
+            raise AssertionError("refresh returns refreshed or raises")
+        with self._refusals(updater, updater.fetched):
+            return updater.get_targetinfo(path)
+
+    def _published_path(self, target: TargetFile) -> str:
+        if self._refreshed is None or not self._refreshed.consistent_snapshot:
+            return target.path
+        folder, slash, name = target.path.rpartition("/")
+        return f"{folder}{slash}{_target(target).sha256}.{name}"
+
+    @contextmanager
+    def _refusals(self, updater: DurableUpdater, fetched: Fetched) -> Iterator[None]:
+        with refusals(fetched.described, hint=_CHANGED):
+            try:
+                yield
+            except ExpiredMetadataError as error:
+                role, expires = updater.too_old() or (fetched.role, expiry(fetched.data))
+                raise expired(role, expires, self._now) from error
+
+
+def embed_root(files: Files, root: bytes) -> int:
+    """Make `root` the trust of a device that has none, and return its version.
+
+    Raises:
+        TrustError: It is not root metadata signed by itself, or the device has another root already.
+        StorageError: The disk refused.
+    """
+    version = check_root(root)
+    present = files.read("root.json")
+    if present not in {None, root}:
+        raise TrustError("this device has a trusted root already", hint="make a new store to trust another publisher")
+    files.write("root.json", root)
+    return version
+
+
+def _target(found: TargetFile) -> Target:
+    try:
+        return Target(path=found.path, length=found.length, sha256=parse_digest(found.hashes["sha256"]))
+    except KeyError:
+        raise IntegrityError(f"{found.path} is signed without a SHA-256") from None
+
+
+__all__ = ["MAX_ROOT_BYTES", "Fetch", "Files", "Target", "TrustClient", "embed_root"]
