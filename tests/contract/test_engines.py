@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from overair.engines.base import Engine, create, installed
+from overair.errors import EngineError
 from support.models import smollm2
 from support.tiny_model import (
     break_weights,
@@ -17,13 +20,10 @@ from support.tiny_model import (
     write_tiny_model,
 )
 
-from overair.engines.base import Engine, create, installed
-from overair.errors import EngineError
-
 NAMES = ("xllamacpp", "llama_cpp", "llama_server")
 PROMPT = "How are you today?"
 CYCLES = 20
-CYCLES_SECONDS = 60
+CYCLES_SECONDS = 30
 
 
 @pytest.fixture(params=NAMES)

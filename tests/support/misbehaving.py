@@ -14,6 +14,7 @@ import contextlib
 import gzip
 import hashlib
 import itertools
+import os
 import re
 import select
 import socket
@@ -142,7 +143,8 @@ class Status(Fault):
     body: bytes = b"no"
 
     def change(self, answer: Answer) -> Answer:
-        return Answer(self.code, {"Content-Length": str(len(self.body)), **self.headers}, self.body)
+        headers = {"Content-Length": str(len(self.body)), **self.headers}
+        return replace(answer, status=self.code, headers=headers, body=self.body)
 
 
 class Redirect(Status):
@@ -160,7 +162,8 @@ class Page(Fault):
     content_type: str = "text/html; charset=utf-8"
 
     def change(self, answer: Answer) -> Answer:
-        return Answer(200, {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}, self.body)
+        headers = {"Content-Type": self.content_type, "Content-Length": str(len(self.body))}
+        return replace(answer, status=200, headers=headers, body=self.body, start=0)
 
 
 class IgnoreRange(Fault):
@@ -320,7 +323,7 @@ class Wire:
     def reset(self) -> None:
         """Close with a reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
+        os.close(self._socket.detach())  # the handler's own files would keep a mere close waiting
         self.open = False
 
 

@@ -13,13 +13,13 @@ from overair.engines import watcher
 
 GONE_SECONDS = 10.0
 WATCHED = [sys.executable, "-I", "-S", str(Path(watcher.__file__))]
-SLEEPER = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+SLEEPER = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(20)"]
 
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(20)
 """
 
 

@@ -42,29 +42,25 @@ class LlamaCpp:
         """See `Engine.load`."""
         self.unload()
         base.require_files(self.name, bundle)
-        if len(bundle.adapters) > 1 or bundle.projector is not None:
-            raise EngineError(
-                f"{self.name} cannot load {bundle.model}: it takes one adapter at most and no projector",
-                hint="use the engine xllamacpp or llama_server for this bundle",
-            )
+        self._require_support(bundle)
         template = base.read_template(bundle)
         errors: deque[str] = deque(maxlen=_KEPT_LINES)
         try:
             with _logged_errors(errors):
-                llama = self._open(bundle)
-        except _failures() as error:
-            raise base.load_error(self.name, bundle.model, reason(errors) or str(error)) from error
-        self._llama = llama
-        try:
+                self._llama = self._open(bundle)
+            if bundle.adapters and errors:
+                # An adapter that llama.cpp refuses is a null pointer that llama-cpp-python takes for an adapter
+                # (0.3.36): the first answer would crash the process.
+                raise ValueError("the adapter does not fit")
             self._chat = base.has_chat_template(bundle)
             if template is not None:
-                _use_template(llama, template)
+                _use_template(self._llama, template)
         except EngineError:
             self.unload()
             raise
         except _failures() as error:
             self.unload()
-            raise base.load_error(self.name, bundle.model, f"its chat template is broken: {error}") from error
+            raise base.load_error(self.name, bundle.model, reason(errors) or str(error)) from error
 
     def generate(self, prompt: str, *, max_tokens: int = 128) -> str:
         """See `Engine.generate`."""
@@ -84,6 +80,13 @@ class LlamaCpp:
         if self._llama is not None:
             self._llama.close()
             self._llama = None
+
+    def _require_support(self, bundle: Bundle) -> None:
+        if len(bundle.adapters) > 1 or bundle.projector is not None:
+            raise EngineError(
+                f"{self.name} cannot load {bundle.model}: it takes one adapter at most and no projector",
+                hint="use the engine xllamacpp or llama_server for this bundle",
+            )
 
     def _open(self, bundle: Bundle) -> Any:
         from llama_cpp import Llama

@@ -3,6 +3,7 @@
 For development only: it speaks plain HTTP, and listens to this machine alone unless told otherwise.
 """
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -35,9 +36,7 @@ class Server:
 
     def __init__(self, folder: str | Path, *, host: str = DEFAULT_HOST, port: int = 0) -> None:
         self._listener, self._server = _prepare(Path(folder), host, port)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listener]}, name="overair-serve", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="overair-serve", daemon=True)
         self.url = _url(self._listener)
 
     def __enter__(self) -> Self:
@@ -51,6 +50,9 @@ class Server:
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
+
+    def _run(self) -> None:
+        asyncio.run(_serve(self._server, self._listener))
 
 
 def serve_forever(
@@ -77,7 +79,18 @@ def serve_forever(
     if on_ready is not None:
         on_ready(_url(listener))
     with contextlib.closing(listener), contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+        asyncio.run(_serve(server, listener))
+
+
+async def _serve(server: "uvicorn.Server", listener: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        # Uvicorn waits for downloads under way, then leaves what is left of them open.
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
 
 def _prepare(folder: Path, host: str, port: int) -> tuple[socket.socket, "uvicorn.Server"]:
@@ -94,6 +107,7 @@ def _prepare(folder: Path, host: str, port: int) -> tuple[socket.socket, "uvicor
     config = uvicorn.Config(
         StaticTree(folder),
         log_config=None,
+        log_level="critical",
         access_log=False,
         lifespan="off",
         ws="none",

@@ -7,14 +7,14 @@ way is refused, because its digest could not fit.
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urljoin, urlsplit
 
-from overair.errors import IntegrityError, NetworkError, UsageError
+from overair.errors import IntegrityError, NetworkError, OverairError, UsageError
 from overair.transport.failures import shown, unexpected_status
 from overair.transport.watch import Watch
 
@@ -135,7 +135,8 @@ class HTTP:
             NetworkError: No whole answer came.
         """
         watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=total_timeout_s)
-        with self._answer(url, {"If-None-Match": etag} if etag else {}, watch) as (answer, final):
+        answer, final = self._answer(url, {"If-None-Match": etag} if etag else {}, watch)
+        with contextlib.closing(answer):
             if answer.status == 304 and etag:
                 return NotModified()
             if answer.status != 200:
@@ -167,11 +168,13 @@ class HTTP:
         headers = {"Range": f"bytes={start}-"} if start else {}
         if start and if_range:
             headers["If-Range"] = if_range
-        with contextlib.ExitStack() as until_whole:
-            answer, final = until_whole.enter_context(self._answer(url, headers, watch))
+        answer, final = self._answer(url, headers, watch)
+        try:
             stream = _stream(answer, final, start=start, if_range=if_range)
-            watch.no_deadline()
-            until_whole.pop_all()
+        except OverairError:
+            answer.close()
+            raise
+        watch.no_deadline()
         return stream
 
     def close(self) -> None:
@@ -195,15 +198,14 @@ class HTTP:
             self._opened_pools = Pools(connect_timeout_s=self._connect_timeout_s, ca_file=self._ca_file)
         return self._opened_pools
 
-    @contextlib.contextmanager
-    def _answer(self, url: str, headers: Mapping[str, str], watch: Watch) -> "Iterator[tuple[BaseHTTPResponse, str]]":
-        """The first answer that is no redirect, and its URL; closed at the end of the block."""
+    def _answer(self, url: str, headers: Mapping[str, str], watch: Watch) -> "tuple[BaseHTTPResponse, str]":
+        """The first answer that is no redirect, and its URL; the caller closes it."""
         check_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            with contextlib.closing(self._pools.get(url, {**self._headers, **headers}, watch)) as answer:
-                if answer.status not in _REDIRECTS:
-                    yield answer, url
-                    return
+            answer = self._pools.get(url, {**self._headers, **headers}, watch)
+            if answer.status not in _REDIRECTS:
+                return answer, url
+            with contextlib.closing(answer):
                 url = _redirected(url, answer)
         raise NetworkError(
             f"cannot fetch {shown(url)}: more than {MAX_REDIRECTS} redirects",

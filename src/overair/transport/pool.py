@@ -37,6 +37,7 @@ class _WatchedSocket(io.RawIOBase):
         self._socket = sock
         self._file = file  # keeps the descriptor open when http.client closes the socket before the body is read
         self._watch = watch
+        watch.reader = self
 
     def readable(self) -> bool:
         return True
@@ -113,8 +114,17 @@ class Pools:
                 decode_content=False,
             )
 
+        def ask_or_close() -> BaseHTTPResponse:
+            try:
+                return ask()
+            except Exception:
+                # urllib3 closes its connection, but not what http.client reads a head from that cannot be understood.
+                if watch.reader:
+                    watch.reader.close()
+                raise
+
         with network_errors(url):
-            return abandonable(ask, watch, discard=BaseHTTPResponse.close)
+            return abandonable(ask_or_close, watch, discard=BaseHTTPResponse.close)
 
     def close(self) -> None:
         """Close every connection that is not in use."""

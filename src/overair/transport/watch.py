@@ -7,6 +7,7 @@ after that comes in slices, between which the watch is asked whether to go on.
 
 import contextlib
 import contextvars
+import io
 import math
 import threading
 import time
@@ -40,6 +41,7 @@ class Watch:
         self._started = time.monotonic()
         self._cancel = cancel
         self._abandoned = threading.Event()
+        self.reader: io.IOBase | None = None  # what the answer is read from, to be closed if none comes of it
 
     def abandon(self) -> None:
         """Nobody waits any more: the thread that still does may go home."""

@@ -10,43 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from tuf.api.exceptions import ExpiredMetadataError
 from tuf.api.metadata import TargetFile
 
 from overair.errors import IntegrityError, TrustError
 from overair.model.digest import Digest, parse_digest
-from overair.trust.metadata import MAX_ROOT_BYTES, check_root, expired, expiry, refusals
+from overair.trust.metadata import check_root, expired, expiry, refusals
+from overair.trust.ports import Fetch, Files
 from overair.trust.updater import DurableUpdater, Fetched
 
 _CHANGED: Final = "check for an update again; if that does not help, the server or a network in between changes files"
-
-
-class Files(Protocol):
-    """Where a device keeps its metadata. A name is a role's file name, or one below `root_history/`."""
-
-    def read(self, name: str) -> bytes | None:
-        """The content of a file, or None where there is none."""
-        ...
-
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file's content durably: after a power cut the old or the new one is there, whole."""
-        ...
-
-
-class Fetch(Protocol):
-    """Gets a URL, with a time limit of its own."""
-
-    def __call__(self, url: str, max_bytes: int, /) -> bytes:
-        """The whole body.
-
-        Raises:
-            HTTPStatusError: The server answered with another status than 200.
-            IntegrityError: The body is longer than `max_bytes`.
-            NetworkError: No whole answer came.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +69,9 @@ class TrustClient:
         root = self._bootstrap if self._bootstrap is not None else self._files.read("root.json")
         if root is None:
             raise TrustError("this device has no trusted root", hint="embed one with: overair device init --root FILE")
-        check_root(root)
-        fetched = Fetched(self._fetch)
-        updater = DurableUpdater(self._files, fetched, self._metadata_url, root, self._now)
-        with self._refusals(updater, fetched):
+        check_root(root, what="the root that this device trusts")
+        updater = DurableUpdater(self._files, Fetched(self._fetch), self._metadata_url, root, self._now)
+        with self._refusals(updater):
             updater.refresh()
         self._refreshed = updater
 
@@ -136,7 +110,7 @@ class TrustClient:
         updater = self._refreshed
         if updater is None:
             raise AssertionError("refresh returns refreshed or raises")
-        with self._refusals(updater, updater.fetched):
+        with self._refusals(updater):
             return updater.get_targetinfo(path)
 
     def _published_path(self, target: TargetFile) -> str:
@@ -146,12 +120,12 @@ class TrustClient:
         return f"{folder}{slash}{_target(target).sha256}.{name}"
 
     @contextmanager
-    def _refusals(self, updater: DurableUpdater, fetched: Fetched) -> Iterator[None]:
-        with refusals(fetched.described, hint=_CHANGED):
+    def _refusals(self, updater: DurableUpdater) -> Iterator[None]:
+        with refusals(updater.fetched, hint=_CHANGED):
             try:
                 yield
             except ExpiredMetadataError as error:
-                role, expires = updater.too_old() or (fetched.role, expiry(fetched.data))
+                role, expires = updater.too_old() or (updater.fetched.role, expiry(updater.fetched.data))
                 raise expired(role, expires, self._now) from error
 
 
@@ -164,10 +138,18 @@ def embed_root(files: Files, root: bytes) -> int:
     """
     version = check_root(root)
     present = files.read("root.json")
-    if present not in {None, root}:
+    if present is not None and present != root and _is_root(present):
         raise TrustError("this device has a trusted root already", hint="make a new store to trust another publisher")
     files.write("root.json", root)
     return version
+
+
+def _is_root(data: bytes) -> bool:
+    try:
+        check_root(data)
+    except TrustError:
+        return False
+    return True
 
 
 def _target(found: TargetFile) -> Target:
@@ -175,6 +157,3 @@ def _target(found: TargetFile) -> Target:
         return Target(path=found.path, length=found.length, sha256=parse_digest(found.hashes["sha256"]))
     except KeyError:
         raise IntegrityError(f"{found.path} is signed without a SHA-256") from None
-
-
-__all__ = ["MAX_ROOT_BYTES", "Fetch", "Files", "Target", "TrustClient", "embed_root"]

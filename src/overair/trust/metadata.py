@@ -20,8 +20,8 @@ _TOP_LEVEL: Final = frozenset({"root", "targets"}) | _ONLINE
 
 
 @contextmanager
-def refusals(what: str, *, hint: str) -> Iterator[None]:
-    """Turn what python-tuf refuses in the block into our errors; `what` names the file.
+def refusals(what: object, *, hint: str) -> Iterator[None]:
+    """Turn what python-tuf refuses in the block into our errors; the text of `what` names the file.
 
     Raises:
         IntegrityError: Another length or digest than signed.
@@ -35,7 +35,7 @@ def refusals(what: str, *, hint: str) -> Iterator[None]:
         raise TrustError(f"{what} is not trusted: {_first_line(error)}", hint=hint) from error
 
 
-def check_root(data: bytes) -> int:
+def check_root(data: bytes, *, what: str = "the root to embed") -> int:
     """Check that `data` is root metadata signed by itself (TUF 5.2), and return its version.
 
     It may have expired: a chain of roots may lead from it to one that has not.
@@ -43,7 +43,7 @@ def check_root(data: bytes) -> int:
     Raises:
         TrustError: It is not.
     """
-    with refusals("the root to embed", hint="embed the root.json that the publisher's `overair repo init` wrote"):
+    with refusals(what, hint="embed the root.json that the publisher's `overair repo init` wrote"):
         if len(data) > MAX_ROOT_BYTES:
             raise RepositoryError(f"it has more than {MAX_ROOT_BYTES} bytes")
         root = Metadata[Root].from_bytes(data)

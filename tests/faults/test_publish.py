@@ -1,0 +1,233 @@
+"""A publisher that dies, that runs out of disk, or that is not alone."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overair.errors import LockedError, NoSpaceError, StorageError
+from overair.model.manifest import Manifest, parse_manifest
+from overair.publish.repository import Repository
+from support.published import BASE_URL, files_below, model_file
+
+CHILD = """
+import sys
+from overair.errors import OverairError
+from overair.publish.repository import Repository
+repo = Repository(sys.argv[1])
+try:
+    if sys.argv[2] == "publish":
+        repo.publish(sys.argv[3], tier="1b", version="1.2.0")
+    else:
+        repo.rollback(tier="1b", reason="bad")
+except OverairError as error:
+    sys.exit(error.exit_code)
+"""
+CHANGING_CALLS = ("write", "fsync", "rename", "mkdir", "unlink", "openat")
+KILLED = 137
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return model_file(tmp_path / "new.gguf", 3, floats=300_000)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A repository with two releases."""
+    folder = tmp_path / "start"
+    repo = Repository.init(folder, base_url=BASE_URL)
+    for number in (1, 2):
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
+    return folder
+
+
+def run_child(folder: Path, command: str, model: Path, *strace: str) -> int:
+    """Run a publisher under strace; returns its exit status, 137 if it was killed."""
+    program = [sys.executable, "-B", "-c", CHILD, str(folder), command, str(model)]
+    calls = f"trace={','.join(CHANGING_CALLS)}"
+    tracer = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", calls, *strace]
+    done = subprocess.run(tracer + program, capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+
+
+def calls_of(start: Path, command: str, model: Path, tmp_path: Path) -> list[tuple[str, int]]:
+    """Every changing call that a publisher makes inside the tree, as its name and its number in the process."""
+    folder, trace = tmp_path / "traced", tmp_path / "trace"
+    shutil.copytree(start, folder)
+    assert run_child(folder, command, model, "-y", "-o", str(trace)) == 0
+    shutil.rmtree(folder)
+    counts = dict.fromkeys(CHANGING_CALLS, 0)
+    found = []
+    for line in trace.read_text().splitlines():
+        name = re.sub(r"^\d+\s+", "", line).partition("(")[0]
+        if name in counts:
+            counts[name] += 1
+            if str(folder) in line and not (name == "openat" and "O_CREAT" not in line):
+                found.append((name, counts[name]))
+    return found
+
+
+def read(path: Path) -> Manifest:
+    """What a reader makes of a plain copy: it is whole, and every blob that it names is there."""
+    manifest = parse_manifest(path.read_bytes())
+    folder = path.parent if (path.parent / "blobs").exists() else path.parent.parent
+    for entry in manifest.models.values():
+        for one in (entry, entry.rollback, entry.candidate):
+            if one is not None:
+                blob = folder / one.url.removeprefix(BASE_URL + "/")
+                assert hashlib.sha256(blob.read_bytes()).hexdigest() == one.sha256
+    return manifest
+
+
+def assert_readable(folder: Path, versions: set[str]) -> None:
+    for copy in (folder / "manifest.json", folder / "stable" / "manifest.json"):
+        manifest = read(copy)
+        assert (manifest.sequence, manifest.current_version) in {(2, "1.1.0"), *((3, version) for version in versions)}
+
+
+def assert_finished(folder: Path, version: str) -> None:
+    repo = Repository(folder)
+    assert [finding for finding in repo.check(deep=True) if finding.level != "info"] == []
+    assert [entry.sequence for entry in repo.log()] == [3, 2, 1]
+    assert not [name for name, _ in files_below(folder) if name.endswith(".tmp")]
+    assert read(folder / "manifest.json").current_version == version
+    assert (folder / "manifest.json").read_bytes() == (folder / "stable" / "manifest.json").read_bytes()
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "version"), [("publish", "1.2.0"), ("rollback", "1.0.0")])
+def test_a_publisher_killed_at_any_call_leaves_a_whole_state_and_the_same_command_finishes(
+    start: Path, model: Path, tmp_path: Path, command: str, version: str
+) -> None:
+    calls = calls_of(start, command, model, tmp_path)
+    assert len(calls) > 20
+    for name, number in calls:
+        folder = tmp_path / "killed"
+        shutil.copytree(start, folder)
+        rc = run_child(folder, command, model, "-e", f"inject={name}:signal=SIGKILL:when={number}")
+        assert rc == KILLED, f"{name} {number} was not reached"
+        assert_readable(folder, {version})
+        repo = Repository(folder)
+        if command == "publish":
+            repo.publish(model, tier="1b", version=version)
+        else:
+            repo.rollback(tier="1b", reason="bad")
+        assert_finished(folder, version)
+        shutil.rmtree(folder)
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "error"), [("write", "ENOSPC"), ("fsync", "EIO"), ("rename", "EIO"), ("openat", "EACCES")]
+)
+def test_a_call_that_fails_is_a_storage_error_and_the_same_command_finishes(
+    start: Path, model: Path, tmp_path: Path, name: str, error: str
+) -> None:
+    for called, number in calls_of(start, "publish", model, tmp_path):
+        if called != name:
+            continue
+        folder = tmp_path / "failed"
+        shutil.copytree(start, folder)
+        rc = run_child(folder, "publish", model, "-e", f"inject={name}:error={error}:when={number}")
+        # The note of who holds the lock is the one thing that may fail.
+        assert rc in {0, StorageError.exit_code}
+        assert_readable(folder, {"1.2.0"})
+        assert not list(folder.glob("blobs/*.tmp"))
+        Repository(folder).publish(model, tier="1b", version="1.2.0")
+        assert_finished(folder, "1.2.0")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if shutil.which("mount") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root mounts a small disk")
+    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], check=False)
+    if tried.returncode != 0:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_is_reported_and_what_was_published_stays(small_disk: Path, tmp_path: Path) -> None:
+    repo = Repository.init(small_disk / "repo", base_url=BASE_URL)
+    repo.publish(model_file(tmp_path / "m.gguf", 1), tier="1b", version="1.0.0")
+    before = list(files_below(repo.folder))
+    large = model_file(tmp_path / "large.gguf", 2, floats=1_000_000)
+    with pytest.raises(NoSpaceError, match="No space left"):
+        repo.publish(large, tier="1b", version="1.1.0")
+    assert list(files_below(repo.folder)) == before
+    assert repo.check(deep=True) == []
+    repo.publish(model_file(tmp_path / "small.gguf", 2), tier="1b", version="1.1.0")
+    assert read(repo.folder / "manifest.json").current_version == "1.1.0"
+
+
+HOLDER = """
+import sys
+from overair.publish.repository import Repository
+def wait(done, total):
+    print("copying", flush=True)
+    sys.stdin.readline()
+Repository(sys.argv[1]).publish(sys.argv[2], tier="1b", version="1.2.0", on_progress=wait)
+"""
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_told_who(start: Path, model: Path, tmp_path: Path) -> None:
+    small = model_file(tmp_path / "small.gguf", 9)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(start), str(small)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "copying\n"
+        repo = Repository(start)
+        with pytest.raises(LockedError, match=f"process {other.pid}") as caught:
+            repo.publish(model, tier="1b", version="1.3.0")
+        assert caught.value.exit_code == 26
+        assert read(start / "manifest.json").current_version == "1.1.0"
+        assert repo.log()[0].sequence == 2
+        other.communicate("go on\n", timeout=30)
+    assert other.returncode == 0
+    assert repo.publish(model, tier="1b", version="1.3.0").sequence == 4
+    assert [entry.current_version for entry in repo.log()] == ["1.3.0", "1.2.0", "1.1.0", "1.0.0"]
+
+
+def test_the_lock_of_a_killed_publisher_holds_nobody_up(start: Path, model: Path, tmp_path: Path) -> None:
+    small = model_file(tmp_path / "small.gguf", 9)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(start), str(small)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "copying\n"
+        assert list(start.glob("blobs/*.tmp"))
+        other.kill()
+    Repository(start).publish(model, tier="1b", version="1.2.0")
+    assert_finished(start, "1.2.0")
+
+
+def test_publishers_at_the_same_moment_lose_nothing(start: Path, tmp_path: Path) -> None:
+    child = "import sys; from overair.publish.repository import Repository as R; "
+    child += "R(sys.argv[1]).publish(sys.argv[2], tier=sys.argv[3], version='1.0.0')"
+    model = model_file(tmp_path / "m.gguf", 7)
+    tiers = ("3b", "7b", "12b")
+    running = [subprocess.Popen([sys.executable, "-c", child, str(start), str(model), tier]) for tier in tiers]
+    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    repo = Repository(start)
+    assert [entry.sequence for entry in repo.log()] == [5, 4, 3, 2, 1]
+    assert set(read(start / "manifest.json").models) == {"1b", *tiers}
+    assert repo.check(deep=True) == []
