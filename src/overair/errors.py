@@ -48,6 +48,8 @@ class OverairError(Exception):
 class IllegalEventError(OverairError):
     """The state of the device does not allow what was asked; nothing has changed."""
 
+    default_hint = "see what is here with: overair device status"
+
 
 class UsageError(OverairError):
     """The call itself is wrong: an unknown option, a missing value, a name that is not one."""
@@ -72,6 +74,7 @@ class IntegrityError(OverairError):
 
     exit_code = 21
     retryable = True
+    default_hint = "try again; if it stays so, the file on the server is damaged: publish it again"
 
 
 class GGUFError(IntegrityError):
@@ -98,6 +101,7 @@ class StorageError(OverairError):
     """The disk refused to read or to write."""
 
     exit_code = 23
+    default_hint = "is the folder there, on a disk that works, and may this user write to it?"
 
 
 class NoSpaceError(StorageError):

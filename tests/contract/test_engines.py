@@ -155,6 +155,18 @@ def test_a_template_changes_the_answer(engine: Engine, tiny: Path, tmp_path: Pat
     assert ask(engine) != plain
 
 
+def test_a_model_without_a_template_goes_on_from_the_prompt(engine: Engine, tiny: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.gguf"
+    plain.write_bytes(tiny.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.none_template"))
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ bos_token }}{{ messages[0]['content'] }}", encoding="utf-8")
+    engine.load(bundle_of(plain))
+    answer = ask(engine)
+    assert ask(engine) == answer
+    engine.load(bundle_of(plain, template=template))
+    assert ask(engine) == answer
+
+
 def test_a_broken_template_is_refused(engine: Engine, tiny: Path, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{% for %}", encoding="utf-8")

@@ -145,8 +145,11 @@ def test_the_log_is_the_chain_of_manifests(repo: Repository, tmp_path: Path) -> 
 def test_the_same_publish_again_changes_no_file(repo: Repository, model: Path) -> None:
     first = repo.publish([model], tier="1b", version="1.0.0")
     before = list(files_below(repo.folder))
+    blob = repo.folder / first.url.removeprefix(BASE_URL + "/")
+    status = blob.stat()
     again = repo.publish([model], tier="1b", version="1.0.0")
     assert list(files_below(repo.folder)) == before
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
     assert again.already_published
     assert (again.sequence, again.new_bytes, again.sha256) == (first.sequence, 0, first.sha256)
 
@@ -209,6 +212,14 @@ def test_a_damaged_blob_is_found_and_the_same_publish_mends_it(repo: Repository,
     assert repo.publish([model], tier="1b", version="1.0.0").new_bytes == len(data)
     assert repo.check(deep=True) == []
     assert blob.read_bytes() == data
+
+
+def test_a_blob_under_the_wrong_name_is_not_taken_for_the_right_one(repo: Repository, model: Path) -> None:
+    wrong = repo.folder / "blobs" / "sha256" / "00" / ("0" * 64)
+    wrong.parent.mkdir(parents=True)
+    wrong.write_bytes(model.read_bytes())
+    assert repo.publish([model], tier="1b", version="1.0.0").sha256 == sha256_of(model)
+    assert [f.level for f in repo.check(deep=True)] == ["info"]
 
 
 def test_a_bundle_names_the_base_of_its_adapters(repo: Repository, model: Path, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ import http.client
 import os
 import re
 import resource
+import signal
 import socket
+import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -308,3 +311,19 @@ def test_only_a_repository_is_served_for_ever(tmp_path: Path) -> None:
         serve_forever(tmp_path)
     with pytest.raises(UsageError, match="no such folder"):
         Server(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_the_server_of_the_command_line_ends_quietly_when_it_is_interrupted(tree: Tree) -> None:
+    child = "import sys; from overair.publish.serve import serve_forever as s; "
+    child += "s(sys.argv[1], on_ready=lambda url: print(url, flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", child, str(tree.folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().decode().strip()
+        with urllib.request.urlopen(f"{url}/manifest.json", timeout=10) as answer:
+            assert answer.status == 200
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=10)
+    assert (server.returncode, errors) == (0, b"")

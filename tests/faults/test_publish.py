@@ -14,7 +14,7 @@ import pytest
 from overair.errors import LockedError, NoSpaceError, StorageError
 from overair.model.manifest import Manifest, parse_manifest
 from overair.publish.repository import Repository
-from support.published import BASE_URL, files_below, model_file
+from support.published import BASE_URL, Clock, files_below, model_file
 
 CHILD = """
 import sys
@@ -97,11 +97,37 @@ def assert_readable(folder: Path, versions: set[str]) -> None:
 
 def assert_finished(folder: Path, version: str) -> None:
     repo = Repository(folder)
-    assert [finding for finding in repo.check(deep=True) if finding.level != "info"] == []
+    assert [finding for finding in repo.check(deep=True) if finding.level == "error"] == []
     assert [entry.sequence for entry in repo.log()] == [3, 2, 1]
     assert not [name for name, _ in files_below(folder) if name.endswith(".tmp")]
     assert read(folder / "manifest.json").current_version == version
     assert (folder / "manifest.json").read_bytes() == (folder / "stable" / "manifest.json").read_bytes()
+
+
+@needs_strace
+def test_every_name_is_given_after_its_bytes_are_durable_and_before_the_next_step(
+    start: Path, model: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    assert run_child(start, "publish", model, "-y", "-o", str(trace)) == 0
+    root = re.escape(str(start))
+    line = re.compile(rf'(write|fsync|rename)\((?:\d+<|")({root}[^">]*)(?:>|", "([^"]*)")')
+    steps = [match.groups() for match in line.finditer(trace.read_text())]
+    renames = [index for index, (call, _, _) in enumerate(steps) if call == "rename"]
+    for index, following in zip(renames, [*renames[1:], len(steps)], strict=True):
+        _, source, target = steps[index]
+        about = [call for call, path, _ in steps[:index] if path == source]
+        assert about[-1] == "fsync", f"{source} is renamed before it is synced"
+        after = [path for call, path, _ in steps[index:following] if call == "fsync"]
+        assert str(Path(target).parent) in after, f"the folder of {target} is not synced before the next step"
+    targets = [Path(steps[index][2]).relative_to(start).as_posix() for index in renames]
+    digest = hashlib.sha256((start / "manifest.json").read_bytes()).hexdigest()
+    assert [re.sub(r"[0-9a-f]{2}/[0-9a-f]{64}$", "", target) for target in targets] == [
+        "blobs/sha256/",
+        f"targets/stable/{digest}.manifest.json",
+        "stable/manifest.json",
+        "manifest.json",
+    ]
 
 
 @needs_strace
@@ -118,7 +144,8 @@ def test_a_publisher_killed_at_any_call_leaves_a_whole_state_and_the_same_comman
         rc = run_child(folder, command, model, "-e", f"inject={name}:signal=SIGKILL:when={number}")
         assert rc == KILLED, f"{name} {number} was not reached"
         assert_readable(folder, {version})
-        repo = Repository(folder)
+        # At another time of day, so that the same command makes another manifest.
+        repo = Repository(folder, clock=Clock())
         if command == "publish":
             repo.publish(model, tier="1b", version=version)
         else:

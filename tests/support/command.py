@@ -59,7 +59,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def serving(repo: Path, port: int) -> Iterator[None]:
     """`overair repo serve` in another process, for as long as the block runs."""
-    words = [COMMAND, "repo", "serve", "--repo", str(repo), "--port", str(port)]
+    words = [str(COMMAND), "repo", "serve", "--repo", str(repo), "--port", str(port)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None

@@ -288,12 +288,11 @@ class Wire:
         self.open = True
 
     def send(self, data: bytes) -> None:
-        """Send bytes of the body; they are counted as the kernel takes them."""
-        view = memoryview(data)
-        while view:
-            sent = self._socket.send(view[:BLOCK])
-            self._count(sent)
-            view = view[sent:]
+        """Send bytes of the body. They are counted first, so that a client that has them finds them counted."""
+        for at in range(0, len(data), BLOCK):
+            block = data[at : at + BLOCK]
+            self._count(len(block))
+            self._socket.sendall(block)
 
     def send_uncounted(self, data: bytes) -> None:
         """Send bytes of the head."""

@@ -81,6 +81,14 @@ def test_a_release_names_the_one_before_to_return_to() -> None:
     assert (log[0].current_version, log[0].rollback_version, log[0].sequence) == ("1.10.0", "1.9.0", 2)
 
 
+def test_versions_are_compared_by_their_numbers() -> None:
+    log = published("1.9.0", "1.10.0", "1.11.0")
+    assert versions(log) == ("1.11.0", "1.10.0", None)
+    assert versions(rolled_back(log)) == ("1.10.0", "1.9.0", None)
+    log = publish(publish(log, "1.9.0", tier="3b"), "1.9.1", tier="3b")
+    assert (log[0].current_version, log[0].rollback_version) == ("1.11.0", "1.10.0")
+
+
 def test_tiers_stand_at_their_own_versions_and_the_newest_is_current() -> None:
     log = publish(published("2.0.0", "2.1.0"), "1.5.0", tier="3b")
     assert log[0].models["3b"].version == "1.5.0"

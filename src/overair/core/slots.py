@@ -236,9 +236,21 @@ def _swap(state: State, new: Slot, at: str) -> Step:
     old = state.current
     keep = [s for s in (old, state.previous) if s is not None and not s.withdrawn and s.id != new.id]
     previous = next((s for s in keep if s.proven), keep[0] if keep else None)
-    tries = TRIES_PROVEN if new.proven else TRIES_ON_TRIAL
-    state = replace(state, current=new, previous=previous, pending=None, tries_left=tries)
+    state = _count_anew(replace(state, current=new, previous=previous, pending=None))
     return state, (_event(Happening.SWAPPED, new, at, replaced=old),)
+
+
+def _full_tries(state: State) -> int:
+    return {Phase.EMPTY: 0, Phase.TRIAL: TRIES_ON_TRIAL, Phase.PROVEN: TRIES_PROVEN}[phase_of(state)]
+
+
+def _count_anew(state: State) -> State:
+    """Give the current release all its tries; what open sessions hold of an older count is void.
+
+    Otherwise a session that outlives a swap and a rollback would give back a try that nobody misses.
+    """
+    sessions = tuple(replace(s, charged=False) for s in state.sessions)
+    return replace(state, sessions=sessions, tries_left=_full_tries(state))
 
 
 def _of_current(state: State, session_id: str) -> OpenSession | None:
@@ -265,9 +277,9 @@ def _pay(state: State, session: OpenSession) -> State:
 def _complete(state: State, c: Complete) -> Step:
     if _of_current(state, c.session_id) is None:
         return state, ()
-    full = TRIES_PROVEN if phase_of(state) is Phase.PROVEN else TRIES_ON_TRIAL
-    held = sum(s.charged for s in _settle(state, c.session_id).sessions)
-    return replace(_settle(state, c.session_id), tries_left=max(full - held, 0)), ()
+    settled = _settle(state, c.session_id)
+    held = sum(s.charged for s in settled.sessions)
+    return replace(settled, tries_left=max(_full_tries(state) - held, 0)), ()
 
 
 def _confirm(state: State, c: Confirm) -> Step:
@@ -286,11 +298,12 @@ def _confirm(state: State, c: Confirm) -> Step:
 def _fail(state: State, c: Fail) -> Step:
     session = _of_current(state, c.session_id)
     if session is None or state.current is None:
-        return _without(state, c.session_id), ()
+        return state, ()
     events = (_event(Happening.FAILED, state.current, c.at, reason=c.reason),)
     if c.strike:
         return _strike_out(_settle(_pay(state, session), c.session_id), events, c.at, c.reason, c.app_version)
-    state, more = _go_back(_without(state, c.session_id), c.at, c.reason, c.app_version)
+    # The session stays open, and with it its files, until it ends.
+    state, more = _go_back(state, c.at, c.reason, c.app_version)
     return state, (*events, *more)
 
 
@@ -335,7 +348,7 @@ def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Ste
     if bad is None:
         return state, ()
     if good is None and bad.proven:
-        return replace(state, tries_left=TRIES_PROVEN), ()
+        return _count_anew(state), ()
     entry = Quarantined(
         release_id=bad.id,
         tier=bad.release.tier,
@@ -346,8 +359,10 @@ def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Ste
         engine=state.engine,
     )
     kept = tuple(q for q in state.quarantine if q.release_id != bad.id)
-    tries = 0 if good is None else TRIES_PROVEN if good.proven else TRIES_ON_TRIAL
-    state = replace(state, current=good, previous=None, tries_left=tries, quarantine=(*kept, entry)[-MAX_QUARANTINE:])
+    # What was staged to replace the bad release may be the very one that is current again now.
+    pending = None if good is not None and state.pending is not None and state.pending.id == good.id else state.pending
+    quarantine = (*kept, entry)[-MAX_QUARANTINE:]
+    state = _count_anew(replace(state, current=good, previous=None, pending=pending, quarantine=quarantine))
     events: tuple[Event, ...] = (_event(Happening.QUARANTINED, bad, at, reason=reason),)
     if good is not None:
         events = (_event(Happening.ROLLED_BACK, good, at, reason=reason, replaced=bad), *events)

@@ -9,7 +9,7 @@ import uuid
 import msgspec
 
 from overair.core import slots
-from overair.errors import IllegalEventError
+from overair.errors import IllegalEventError, StorageError
 from overair.host import clock
 from overair.model.release import Bundle
 from overair.store.store import Store
@@ -48,7 +48,11 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
         state, _ = store.apply(*ended, *deaths, slots.Begin(at=at, session_id=session_id, external=True))
         if state.current is None:
             raise IllegalEventError("nothing is installed yet")
-        bundle = store.blobs.install(state.current.release)
+        try:
+            bundle = store.blobs.install(state.current.release)
+        except StorageError:  # nobody will open it, so it costs no try
+            store.apply(slots.End(at=at, session_id=session_id))
+            raise
     swapped = before.pending is not None and before.pending.id == bundle.id
     return Swapped(session=session_id, bundle=bundle, swapped=swapped)
 

@@ -9,7 +9,15 @@ from typing import Final, Self
 
 from overair.core import slots
 from overair.engines.base import Engine
-from overair.errors import EngineError, IllegalEventError, IntegrityError, LockedError, StorageError
+from overair.errors import (
+    EngineError,
+    EngineMissingError,
+    IllegalEventError,
+    IntegrityError,
+    LockedError,
+    OverairError,
+    StorageError,
+)
 from overair.host import clock
 from overair.model.events import Event, Happening
 from overair.model.release import Bundle
@@ -71,6 +79,9 @@ class Session:
             try:
                 if self._engine is not None:
                     self._engine.load(self.bundle)
+            except EngineMissingError:  # says nothing about the model
+                self._end()
+                raise
             except EngineError as error:
                 if not self._failed_to_load(error):
                     raise
@@ -133,18 +144,29 @@ class Session:
     def _begin(self) -> None:
         """Swap, take a try, and make sure that the files are there; all of it durable before the load."""
         self.id, self._settled = uuid.uuid4().hex, False
-        boot = clock.boot_id()
-        self._lease = Lease(self._store.layout.leases, self.id, boot)
         try:
+            boot = clock.boot_id()
+            self._lease = Lease(self._store.layout.leases, self.id, boot)
             with self._store.lock():
                 at = _now()
                 deaths = self._store.deaths(self._store.read(), boot, at, self._app_version)
                 name = self._engine.version if self._engine else None
                 state = self._apply_locked(*deaths, slots.Begin(at=at, session_id=self.id, engine=name))
                 self._bundle = self._open(state)
+        except StorageError as error:
+            self._end()
+            self._bundle = self._open_unnoted(error)
         except BaseException:
             self._end()
             raise
+
+    def _open_unnoted(self, error: StorageError) -> Bundle:
+        """A proven release goes on working on a disk that cannot be written; one on trial needs its try noted."""
+        current = self._store.read().current
+        if current is None or not current.proven:
+            raise error
+        _LOG.warning("nothing is noted of this session: %s", error)
+        return self._store.blobs.install(current.release)
 
     def _open(self, state: State) -> Bundle:
         if state.current is None:
@@ -160,16 +182,19 @@ class Session:
     def _failed_to_load(self, error: EngineError) -> bool:
         """Report a failed load; whether there is another release to run now."""
         failed = self.bundle
-        state = self._store.read()
-        self._apply(
+        noted = self._report(
             slots.Fail(
                 at=_now(),
                 session_id=self.id,
-                reason=f"does not load: {error.message}",
-                strike=not state.on_trial,
+                # The folder says nothing about the model, and may say who the user is.
+                reason=f"does not load: {error.message.replace(str(failed.model), failed.model.name)}",
+                strike=not self._store.read().on_trial,
                 app_version=self._app_version,
             )
         )
+        if not noted:  # the lease says "busy" for good, and the next session counts that
+            self._let_go(keep_note=True)
+            return False
         self._end()
         now = self._store.read().current
         if now is None or now.id == failed.id:
@@ -182,21 +207,28 @@ class Session:
         self._mark(busy=True)
         try:
             yield
+        except EngineMissingError:  # says nothing about the model
+            raise
         except EngineError as error:
             reason = f"does not answer: {error.message}"
             self._report(
                 slots.Fail(at=_now(), session_id=self.id, reason=reason, strike=True, app_version=self._app_version)
             )
+            self._settled = False  # the next answer clears the count again
             raise
         finally:
             self._mark(busy=False)
 
     def _end(self) -> None:
-        """Give the try back, unless it is lost, and let go of the lease."""
-        self._report(slots.End(at=_now(), session_id=self.id))
+        """Give the try back, unless it is lost. Where that cannot be noted, the lease goes on saying "idle"."""
+        self._mark(busy=False)
+        noted = self._report(slots.End(at=_now(), session_id=self.id))
+        self._let_go(keep_note=not noted)
+
+    def _let_go(self, *, keep_note: bool) -> None:
         self._bundle = None
         if self._lease is not None:
-            self._lease.release()
+            self._lease.release(keep_note=keep_note)
             self._lease = None
 
     def _collect_garbage(self) -> None:
@@ -217,7 +249,7 @@ class Session:
         """Tell the state what happened; a disk that refuses must not stop the model from working."""
         try:
             self._apply(command)
-        except (StorageError, LockedError, IllegalEventError) as error:
+        except OverairError as error:
             _LOG.info("not noted: %s", error)
             return False
         return True

@@ -223,7 +223,7 @@ def describe(gguf: GGUF) -> list[tuple[str, str]]:
             _counted(None if gguf.chat_template is None else len(gguf.chat_template), "characters"),
         ),
         ("split", "" if split is None else f"file {split.index + 1:,} of {split.count:,}"),
-        ("file", f"{gguf.file_bytes:,} bytes, GGUF version {gguf.version}"),
+        ("size", f"{gguf.file_bytes:,} bytes, GGUF version {gguf.version}"),
         (
             "tensors",
             f"{len(gguf.tensors):,}, all inside the file, aligned to {gguf.alignment} bytes, none overlap",

@@ -6,12 +6,13 @@ nothing but the classic names, and `Manifest.release` and its siblings hand out 
 tell the two apart.
 """
 
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from overair.errors import ManifestError
 from overair.model.digest import Digest
+from overair.model.explain import explain
 from overair.model.release import (
     MAX_ARTIFACTS,
     URL,
@@ -248,18 +249,11 @@ def _check_entry(entry: ReleaseEntry, path: str) -> None:
         raise ManifestError(f"manifest: expected the model {entry.sha256} as the first model at {path}.artifacts")
 
 
-# What msgspec says of a text that does not match, and what a person would rather read.
-_PATTERNS: Final = {
-    repr(meta.pattern): f"expected {meta.description}"
-    for meta in (get_args(kind)[1] for kind in (Digest, VersionText, TierName, ChannelName, FileName, Timestamp))
-}
+_TEXTS: Final = (Digest, VersionText, TierName, ChannelName, FileName, Timestamp)
 
 
 def _convert(value: Any, kind: type[T], path: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at ")
-        what = _PATTERNS.get(what.removeprefix("Expected `str` matching regex "), what)
-        at = where.strip("`").replace("` in `", " of ").replace("$", path, 1) or path
-        raise ManifestError(f"manifest: {what[:1].lower()}{what[1:]} at {at}") from error
+        raise ManifestError(f"manifest: {explain(error, _TEXTS, path)}") from error

@@ -110,7 +110,9 @@ def device_name(name: str) -> str:
 
 
 def _look(path: Path, role: Role) -> Source:
-    if not path.is_file():
+    with storage_errors("read", path):
+        is_file = path.is_file()
+    if not is_file:
         raise UsageError(f"no such file: {path}", hint="give the path of a GGUF file")
     with storage_errors("read", path), path.open("rb") as file:
         status = os.fstat(file.fileno())

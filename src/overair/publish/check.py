@@ -13,7 +13,7 @@ from overair.errors import IntegrityError
 from overair.model.digest import Digest
 from overair.model.manifest import MAX_MANIFEST_BYTES, Manifest
 from overair.publish.rollout import EXPIRES_AFTER, timestamp
-from overair.publish.tree import SETTINGS_NAME, Publication, Tree, read_small_file
+from overair.publish.tree import SETTINGS_NAME, Publication, Tree, is_there, read_small_file
 from overair.store.durable import storage_errors
 
 # A quarter of how long a manifest is valid.
@@ -85,7 +85,7 @@ class _Check:
 
     def _copies(self, channel: str, head: Publication) -> Iterator[Finding]:
         for path in (*self._tree.plain_copies(channel), self._tree.hashed_manifest(channel, head.sha256)):
-            if not path.is_file():
+            if not is_there(path):
                 yield self._found("error", path, "missing: the next command that publishes writes it")
             elif read_small_file(path, MAX_MANIFEST_BYTES) != head.data:
                 yield self._found("error", path, "differs from the newest manifest of the channel")

@@ -167,9 +167,7 @@ def withdraw(log: Log, *, tier: str, version: str, reason: str, now: datetime) -
         current = _default_target((manifest, *log[1:]), tier, current)
         effect = f"Devices of tier {tier} that run {version} return to {version_of(current)}."
     else:
-        effect = (
-            f"Devices of tier {tier} that run {version} return to {version_of(current)}; the others are unaffected."
-        )
+        effect = f"Devices of tier {tier} that run {version} move to {version_of(current)}; the others are unaffected."
     return _edit((manifest, *log), tier, current, candidate, now=now, effect=effect)
 
 

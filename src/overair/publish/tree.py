@@ -91,7 +91,7 @@ class Tree:
         with storage_errors("list", self.folder):
             found = [path.parent.name for path in self.folder.glob(f"*/{MANIFEST_NAME}")]
         default = self.settings.default_channel
-        adopted = [default] if (self.folder / MANIFEST_NAME).is_file() and default not in found else []
+        adopted = [default] if is_there(self.folder / MANIFEST_NAME) and default not in found else []
         return sorted(found + adopted)
 
     def head(self, channel: str) -> Publication | None:
@@ -101,7 +101,7 @@ class Tree:
             ManifestError: It is not a manifest.
             StorageError: It cannot be read.
         """
-        path = next((copy for copy in self.plain_copies(channel) if copy.is_file()), None)
+        path = next((copy for copy in self.plain_copies(channel) if is_there(copy)), None)
         return _read_publication(path) if path else None
 
     def log(self, channel: str) -> tuple[Publication, ...]:
@@ -116,7 +116,7 @@ class Tree:
         publications = [head] if head else []
         while publications and (predecessor := publications[-1].manifest.predecessor):
             path = self.hashed_manifest(channel, predecessor.sha256)
-            if not path.is_file():
+            if not is_there(path):
                 raise IntegrityError(f"the log of channel {channel} is broken: {path} is missing", hint=_MEND)
             publications.append(_read_publication(path))
             if publications[-1].sha256 != predecessor.sha256:
@@ -141,7 +141,7 @@ def read_settings(folder: Path) -> Settings | None:
         StorageError: It cannot be read.
     """
     path = folder / SETTINGS_NAME
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         settings = msgspec.json.decode(read_small_file(path, MAX_SETTINGS_BYTES), type=Settings)
@@ -150,6 +150,16 @@ def read_settings(folder: Path) -> Settings | None:
     if settings.format != FORMAT:
         raise UsageError(f"{path} has format {settings.format}, expected {FORMAT}", hint="update overair and try again")
     return settings
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file of this name.
+
+    Raises:
+        StorageError: It cannot be told.
+    """
+    with storage_errors("read", path):
+        return path.is_file()
 
 
 def read_small_file(path: Path, limit: int) -> bytes:

@@ -17,8 +17,9 @@ import msgspec
 
 from overair.errors import IntegrityError, StorageError
 from overair.model.digest import Digest
+from overair.model.manifest import MAX_MANIFEST_BYTES
 from overair.publish.build import Source
-from overair.publish.tree import Tree
+from overair.publish.tree import Tree, is_there, read_small_file
 from overair.store.durable import (
     TEMPORARY_SUFFIX,
     make_directory,
@@ -127,7 +128,7 @@ def finish(tree: Tree, channel: str) -> None:
     # The head may have been written by hand; the log needs it under its digest all the same.
     _write_once(tree.hashed_manifest(channel, head.sha256), head.data)
     for path in tree.plain_copies(channel):
-        if not path.is_file() or path.read_bytes() != head.data:
+        if not is_there(path) or read_small_file(path, MAX_MANIFEST_BYTES) != head.data:
             make_directory(path.parent)
             write_file(path, head.data)
 
@@ -142,7 +143,9 @@ TEMPORARIES: Final = (
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    if not path.is_file() or path.stat().st_size != len(data):
+    with storage_errors("read", path):
+        is_whole = path.is_file() and path.stat().st_size == len(data)
+    if not is_whole:
         make_directory(path.parent)
         write_file(path, data)
 

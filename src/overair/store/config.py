@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import msgspec
 
 from overair.errors import StateUnreadableError, UsageError
+from overair.model.explain import explain
 from overair.model.manifest import ChannelName
 from overair.model.release import TierName
 from overair.model.version import VersionText
@@ -45,7 +46,8 @@ def checked(config: Config) -> Config:
     try:
         return msgspec.convert(msgspec.to_builtins(config), Config)
     except msgspec.ValidationError as error:
-        raise UsageError(f"device settings: {error}") from error
+        what = explain(error, (TierName, ChannelName, VersionText), "device")
+        raise UsageError(f"settings: {what}", hint="see: overair device init --help") from error
 
 
 def load_config(path: Path) -> Config | None:

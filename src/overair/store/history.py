@@ -1,8 +1,9 @@
 """What happened on a device, one event a line."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -24,8 +25,18 @@ def append(path: Path, events: Iterable[Event]) -> None:
     with storage_errors("write", path):
         if path.exists() and path.stat().st_size + len(lines) > MAX_HISTORY_BYTES:
             path.replace(path.with_name(path.name + ".old"))
-        with path.open("ab") as file:
+        with path.open("a+b") as file:
+            if _is_torn(file):
+                lines = b"\n" + lines
             file.write(lines)
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Whether the last line has no end: the next event must not be lost with it."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def read(path: Path) -> list[Event]:
@@ -41,6 +52,6 @@ def read(path: Path) -> list[Event]:
         for line in lines:
             try:
                 events.append(msgspec.json.decode(line, type=Event))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
     return events

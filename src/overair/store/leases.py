@@ -35,8 +35,12 @@ class Lease:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise LockedError(f"session {session_id} runs already") from error
-            self._note.write_bytes(_BUSY + boot_id.encode())
-            self._file = self._note.open("r+b", buffering=0)
+            try:
+                self._note.write_bytes(_BUSY + boot_id.encode())
+                self._file = self._note.open("r+b", buffering=0)
+            except OSError:
+                self._lock.release()
+                raise
 
     def set_busy(self, busy: bool) -> None:
         """Note whether the model is loading or generating now."""
@@ -44,11 +48,12 @@ class Lease:
             self._file.seek(0)
             self._file.write(_BUSY if busy else _IDLE)
 
-    def release(self) -> None:
-        """Let go of the lease, and remove it."""
+    def release(self, *, keep_note: bool = False) -> None:
+        """Let go of the lease, and remove it; the note may stay, for whoever finds that the session is gone."""
         self._file.close()
-        with contextlib.suppress(OSError):
-            self._note.unlink(missing_ok=True)
+        if not keep_note:
+            with contextlib.suppress(OSError):
+                self._note.unlink(missing_ok=True)
         self._lock.release()
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink(missing_ok=True)

@@ -33,12 +33,12 @@ def load_state(copies: Sequence[Path]) -> State:
     found: list[State] = []
     damage: list[str] = []
     for path in copies:
-        if not path.exists():
-            continue
         try:
-            found.append(_read(path))
+            state = _read(path)
         except ValueError as error:
             damage.append(f"{path.name}: {error}")
+        else:
+            found += [state] if state is not None else []
     if found:
         return max(found, key=lambda state: state.generation)
     if damage:
@@ -60,9 +60,13 @@ def save_state(copies: Sequence[Path], state: State) -> None:
     write_file(copies[state.generation % len(copies)], header + b"\n" + body)
 
 
-def _read(path: Path) -> State:
-    with storage_errors("read", path), path.open("rb") as file:
-        data = file.read(MAX_STATE_BYTES + 1)
+def _read(path: Path) -> State | None:
+    with storage_errors("read", path):
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_STATE_BYTES + 1)
+        except FileNotFoundError:
+            return None
     if len(data) > MAX_STATE_BYTES:
         raise ValueError(f"more than {MAX_STATE_BYTES} bytes")
     first, _, body = data.partition(b"\n")

@@ -103,6 +103,7 @@ class Store:
         save_state(self.layout.state_copies, state)
         with contextlib.suppress(StorageError):
             history.append(self.layout.history, happened)
+        with contextlib.suppress(StorageError):
             self.refresh_links()
         return state, happened
 

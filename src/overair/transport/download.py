@@ -169,6 +169,7 @@ class _Transfer:
         """Try until all bytes are here, or several tries in a row brought nothing."""
         failures, furthest = 0, self.partial.length
         while self.partial.length < self.size_bytes:
+            self._stop_if_cancelled()
             try:
                 self._fetch_once()
             except OverairError as error:
@@ -185,7 +186,6 @@ class _Transfer:
         if pause_s is None:
             raise error
         self.wait(pause_s)
-        self._stop_if_cancelled()
 
     def _fetch_once(self) -> None:
         """Take what one connection brings."""

@@ -40,12 +40,7 @@ class Watch:
         self._total_s = total_s
         self._started = time.monotonic()
         self._cancel = cancel
-        self._abandoned = threading.Event()
         self.reader: io.IOBase | None = None  # what the answer is read from, to be closed if none comes of it
-
-    def abandon(self) -> None:
-        """Nobody waits any more: the thread that still does may go home."""
-        self._abandoned.set()
 
     def no_deadline(self) -> None:
         """The answer has begun: from here on only silence counts."""
@@ -61,7 +56,7 @@ class Watch:
         if self._cancel is not None and self._cancel.is_set():
             raise CancelledError(f"stopped fetching {self._place}")
         now = time.monotonic()
-        if self._abandoned.is_set() or now - self._started > self._total_s:
+        if now - self._started > self._total_s:
             raise NetworkError(f"cannot fetch {self._place}: no whole answer within {self._total_s:g} s")
         if now - waiting_since > self._silence_s:
             raise NetworkError(f"cannot fetch {self._place}: the server sent nothing for {self._silence_s:g} s")
@@ -103,7 +98,6 @@ def abandonable(task: Callable[[], T], watch: Watch, discard: Callable[[T], obje
         try:
             watch.check(math.inf)
         except NetworkError:
-            watch.abandon()
             if future.cancel():
                 raise
     return future.result()

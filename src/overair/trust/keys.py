@@ -121,10 +121,8 @@ class Keyring:
             StorageError: The disk refused.
         """
         keyring = cls._empty(folder, dev=False, write=write, passphrase=passphrase)
-        roles = [ROOT] * ROOT_KEYS + [TARGETS, ONLINE, *(channel_role(c) for c in channels)]
-        for role in roles:
-            keyring._make(role)
-        keyring._save()
+        for role in [ROOT] * ROOT_KEYS + [TARGETS, ONLINE, *(channel_role(c) for c in channels)]:
+            keyring.add(role)
         return keyring
 
     @classmethod
@@ -136,8 +134,7 @@ class Keyring:
             StorageError: The disk refused.
         """
         keyring = cls._empty(folder, dev=True, write=write, passphrase=None)
-        keyring._make("dev")
-        keyring._save()
+        keyring.add("dev")
         return keyring
 
     @classmethod
@@ -199,9 +196,14 @@ class Keyring:
             UsageError: The passphrase is empty.
             StorageError: The disk refused.
         """
-        entry = self._make(role)
-        self._save()
-        return entry.key
+        name = self._free_name(role)
+        private = Ed25519PrivateKey.generate()
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, self._encryption(name))
+        self._write(self.folder / name, pem, mode=0o600)
+        signer = CryptoSigner(private)
+        self._signers[signer.public_key.keyid] = signer
+        self.add_uri(role, f"{_PEM}{name}", signer.public_key)
+        return signer.public_key
 
     def add_uri(self, role: str, uri: str, public: Key) -> None:
         """Remember a key whose private part is behind a signer URI: `awskms:…`, `gcpkms:…`, `azurekms:…`, `hsm:…`, or
@@ -222,18 +224,6 @@ class Keyring:
         except OSError as error:
             raise StorageError(f"cannot create the folder {folder}: {error.strerror or error}") from error
         return cls(folder, (), dev=dev, write=write, passphrase=passphrase, environment=os.environ)
-
-    def _make(self, role: str) -> KeyEntry:
-        name = self._free_name(role)
-        private = Ed25519PrivateKey.generate()
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, self._encryption(name))
-        self._write(self.folder / name, pem, mode=0o600)
-        signer = CryptoSigner(private)
-        public = signer.public_key
-        entry = KeyEntry(role=role, keyid=public.keyid, public=public.to_dict(), uri=f"{_PEM}{name}")
-        self.entries += (entry,)
-        self._signers[entry.keyid] = signer
-        return entry
 
     def _free_name(self, role: str) -> str:
         """`root-1.pem`, `root-2.pem`; the first of any other role has no number."""
@@ -275,7 +265,7 @@ class Keyring:
             return self._from_pem(rest, None if value is None else value.encode(), entry)
         try:
             return Signer.from_priv_key_uri(entry.uri, entry.key, self._passphrase)
-        except Exception as error:  # noqa: BLE001 - each signer of securesystemslib has errors of its own
+        except Exception as error:  # each signer of securesystemslib has errors of its own
             raise UsageError(
                 f"cannot sign with {entry.uri}: {error}", hint="are its credentials set, and its library installed?"
             ) from error
