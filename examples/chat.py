@@ -1,7 +1,4 @@
-"""A chat in the terminal that already used xllamacpp, and the lines that keep its model current.
-
-Usage: python examples/chat.py MANIFEST_URL TIER
-"""
+"""A chat that uses xllamacpp, and keeps its model current: python examples/chat.py MANIFEST_URL TIER"""
 
 import sys
 import threading
@@ -23,8 +20,8 @@ def main(url: str, tier: str) -> None:
     if updater.status().current is None:
         updater.update()  # the first model has to come before the first answer
     threading.Thread(target=keep_current, args=[updater], daemon=True).start()
+    params = xllamacpp.CommonParams()
     with updater.session() as session:
-        params = xllamacpp.CommonParams()
         params.model.path = str(session.bundle.model)
         try:
             server = xllamacpp.Server(params)

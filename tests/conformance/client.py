@@ -2,7 +2,9 @@
 
     client.py --metadata-dir D init ROOT
     client.py --metadata-url U --metadata-dir D refresh
-    client.py --metadata-url U --metadata-dir D --target-name P [--target-name …] --target-dir T --target-base-url B download
+    client.py --metadata-url U --metadata-dir D --target-name P --target-dir T --target-base-url B download
+
+`--target-name` may come several times.
 
 Exit code 0 for success, 1 for a refusal. With the suite checked out and its requirements installed beside Overair's:
 
@@ -14,7 +16,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
@@ -80,10 +81,10 @@ def _client(files: FolderFiles, http: HTTP, metadata_url: str) -> TrustClient:
 
 def _download(client: TrustClient, name: str, base_url: str, folder: Path) -> None:
     path = folder / quote(name, "")
-    target = client.target_info(name)
-    if target and path.is_file() and sha256(path.read_bytes()).hexdigest() == target.sha256:
-        return
-    write_file(path, client.fetch_target(name, base_url))
+    present = path.read_bytes() if path.is_file() else None
+    data = client.fetch_target(name, base_url, cached=present)
+    if data != present:
+        write_file(path, data)
 
 
 def _arguments() -> argparse.Namespace:

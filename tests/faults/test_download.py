@@ -104,7 +104,7 @@ def device(server: MisbehavingServer, tmp_path: Path) -> Device:
 
 def _one_try_then_gone(server: MisbehavingServer, device: Device, fault: Fault) -> bytes:
     """What is left of a download when the server fails in the middle and then for good."""
-    server.faults[PATH] = [fault, Status(404)]
+    server.faults[PATH] = [fault, Status(404, body=b"")]
     with pytest.raises(HTTPStatusError):
         device.fetch()
     server.faults.clear()

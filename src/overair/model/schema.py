@@ -7,7 +7,7 @@ import msgspec
 from overair.model.manifest import Manifest
 from overair.model.release import URL
 
-SCHEMA_ID: Final = "https://overair.dev/schema/manifest-1.json"
+SCHEMA_ID: Final = "urn:overair:manifest:1"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -5,14 +5,13 @@ that led here. Each file is written as soon as it is verified, so a refresh that
 and a later one never accepts less.
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from tuf.api.exceptions import ExpiredMetadataError
+from tuf.api.exceptions import ExpiredMetadataError, LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile
 
 from overair.errors import IntegrityError, TrustError
@@ -83,12 +82,13 @@ class TrustClient:
         found = self._find(path)
         return None if found is None else _target(found)
 
-    def fetch_target(self, path: str, base_url: str) -> bytes:
+    def fetch_target(self, path: str, base_url: str, *, cached: bytes | None = None) -> bytes:
         """Fetch a small target and verify it (TUF 5.7). Models are downloaded elsewhere.
 
         Args:
             path: The target's path.
             base_url: The URL of the published `targets/` folder.
+            cached: Content that is here from before: returned without a request if it is what is signed now.
 
         Raises: as `refresh`, and:
             TrustError: Nobody who may has signed `path`.
@@ -99,9 +99,11 @@ class TrustClient:
             raise TrustError(
                 f"nobody who may has signed {path}", hint="is the channel right, and was anything published to it?"
             )
+        if cached is not None and _is_signed(found, cached):
+            return cached
         data = self._fetch(f"{base_url.rstrip('/')}/{self._published_path(found)}", found.length)
         with refusals(path, hint=_CHANGED):
-            found.verify_length_and_hashes(io.BytesIO(data))
+            found.verify_length_and_hashes(data)
         return data
 
     def _find(self, path: str) -> TargetFile | None:
@@ -117,7 +119,8 @@ class TrustClient:
         if self._refreshed is None or not self._refreshed.consistent_snapshot:
             return target.path
         folder, slash, name = target.path.rpartition("/")
-        return f"{folder}{slash}{_target(target).sha256}.{name}"
+        digest = target.hashes.get("sha256") or next(iter(target.hashes.values()))
+        return f"{folder}{slash}{digest}.{name}"
 
     @contextmanager
     def _refusals(self, updater: DurableUpdater) -> Iterator[None]:
@@ -148,6 +151,14 @@ def _is_root(data: bytes) -> bool:
     try:
         check_root(data)
     except TrustError:
+        return False
+    return True
+
+
+def _is_signed(target: TargetFile, data: bytes) -> bool:
+    try:
+        target.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError:
         return False
     return True
 
