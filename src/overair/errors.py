@@ -5,6 +5,7 @@
     +-- UsageError                   2   the call itself is wrong
     +-- TrustError                  20   metadata is not signed by whom it should be
     |   `-- ExpiredError            20   metadata is too old to act on
+    |       `-- SuspectClockError   20   or the clock of this machine is wrong
     +-- IntegrityError              21   bytes are not what was promised
     |   +-- GGUFError               21   a file is not a whole GGUF
     |   `-- ManifestError           21   a manifest is not one
@@ -67,6 +68,10 @@ class ExpiredError(TrustError):
     """Metadata is authentic but too old to act on."""
 
     retryable = True
+
+
+class SuspectClockError(ExpiredError):
+    """Metadata has expired by a clock that is more likely to be wrong."""
 
 
 class IntegrityError(OverairError):

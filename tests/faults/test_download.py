@@ -192,7 +192,9 @@ def test_a_later_call_continues_where_the_first_stopped(server: MisbehavingServe
     assert device.fetch(on_bytes=progress.append) == DATA
     assert progress[0] == 400_000
     assert server.bytes_served(PATH) == 600_000
-    assert server.requests()[0].headers["range"] == "bytes=400000-"
+    headers = server.requests()[0].headers
+    assert headers["range"] == "bytes=400000-"
+    assert headers["if-range"] == f'"{DIGEST[:16]}"'
 
 
 def test_a_signature_that_changed_in_the_url_does_not_stop_a_resume(server: MisbehavingServer, device: Device) -> None:

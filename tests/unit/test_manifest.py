@@ -230,8 +230,10 @@ def test_a_wrong_field_is_named_by_its_path(edit: Edit, path: str) -> None:
         "COM1.gguf",
         "a.",
         "a ",
-    ]
-    + ["m\x00.gguf", "x" * 129, "ü.gguf"],
+        "m\x00.gguf",
+        "x" * 129,
+        "ü.gguf",
+    ],
 )
 def test_a_file_name_that_leaves_its_folder_is_refused(name: str) -> None:
     error = refused(edited(lambda d: d["models"]["1b"]["artifacts"][1].update(name=name)))

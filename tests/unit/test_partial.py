@@ -134,6 +134,22 @@ def test_old_bytes_are_gone_from_the_disk_before_a_new_source_is_written_down(
     assert steps[:2] == ["sync 0", "journal"]
 
 
+def test_a_finished_file_is_synced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync = durable.sync_file
+
+    def note_sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    _begin(tmp_path)
+    with Partial.open(tmp_path, DIGEST, len(DATA)) as partial:
+        partial.write(memoryview(DATA)[1000:])
+        monkeypatch.setattr(durable, "sync_file", note_sync)
+        partial.finish()
+    assert synced == [len(DATA)]
+
+
 def test_what_is_written_is_synced_every_64_mib(tmp_path: Path) -> None:
     block = memoryview(bytes(CHECKPOINT_BYTES // 4))
     with Partial.open(tmp_path, DIGEST, CHECKPOINT_BYTES * 2, clock=lambda: 0.0) as partial:

@@ -1,33 +1,18 @@
 """Is there a model for this device? Fetch the manifest, select, and note what the publisher took back."""
 
-import logging
-from pathlib import Path
-from typing import Final
-
-import msgspec
 from msgspec.structs import replace
 
 from overair.core import slots
 from overair.core.select import Device, select
-from overair.errors import ManifestError, StorageError, TrustError, UsageError
+from overair.device.manifest import fetch_manifest, manifest_url
+from overair.errors import ManifestError, TrustError
 from overair.host import clock
-from overair.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from overair.model.manifest import Manifest
 from overair.model.offer import Answer, Offer
 from overair.model.release import Release
 from overair.store.config import Config
-from overair.store.durable import write_file
 from overair.store.store import Store
-from overair.transport.http import HTTP, Document, resolve
-
-_LOG: Final = logging.getLogger("overair")
-
-
-class _Cached(msgspec.Struct, frozen=True):
-    """The manifest that came last, and what the server called it."""
-
-    url: str
-    etag: str
-    data: bytes
+from overair.transport.http import HTTP, resolve
 
 
 def check(store: Store, config: Config, http: HTTP) -> Answer:
@@ -36,54 +21,17 @@ def check(store: Store, config: Config, http: HTTP) -> Answer:
     Raises:
         NetworkError: The manifest did not come.
         ManifestError: It is not one, or that of another channel.
-        TrustError: It is older than one that this device acted on.
+        TrustError: It is not signed by whom it should be, or older than one that this device acted on.
+        ExpiredError: It is authentic, and too old to install by.
     """
-    manifest = _fetch(store, config, http)
+    manifest = fetch_manifest(store, config, http)
     _check_succession(store, config, manifest)
     _note(store, config, manifest)
     device = Device(id=config.device_id, tier=config.tier, app_version=config.app_version)
     answer = select(manifest, store.read(), device, clock.utc_now())
     if isinstance(answer, Offer):
-        return replace(answer, release=_with_addresses(answer.release, config.url))
+        return replace(answer, release=_with_addresses(answer.release, manifest_url(config)))
     return answer
-
-
-def _fetch(store: Store, config: Config, http: HTTP) -> Manifest:
-    """The manifest; one that has not changed does not travel twice."""
-    if not config.insecure:
-        raise UsageError(
-            "manifests are not signed yet, and this device was not told to take unsigned ones",
-            hint="set it up with: overair device init --insecure",
-        )
-    _LOG.warning("the manifest of %s is not signed: whoever controls that server chooses the model", config.url)
-    cache = store.layout.trust / "manifest.json"
-    cached = _load(cache, config.url)
-    answer = http.get(config.url, max_bytes=MAX_MANIFEST_BYTES, etag=cached.etag if cached else None)
-    if not isinstance(answer, Document):
-        if cached is None:
-            raise ManifestError(f"{config.url} answered that nothing changed, without having been asked")
-        return parse_manifest(cached.data)
-    manifest = parse_manifest(answer.data)
-    if answer.etag is not None:
-        _save(cache, _Cached(url=config.url, etag=answer.etag, data=answer.data))
-    return manifest
-
-
-def _load(cache: Path, url: str) -> _Cached | None:
-    try:
-        cached = msgspec.json.decode(cache.read_bytes(), type=_Cached)
-        parse_manifest(cached.data)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, ManifestError):
-        return None
-    return cached if cached.url == url else None
-
-
-def _save(cache: Path, cached: _Cached) -> None:
-    """Keep the manifest for the next check, which works without it as well."""
-    try:
-        write_file(cache, msgspec.json.encode(cached))
-    except StorageError as error:
-        _LOG.warning("%s", error)
 
 
 def _check_succession(store: Store, config: Config, manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from msgspec.structs import replace
 
+from overair import __version__
 from overair.core import slots
 from overair.core.plan import Plan
 from overair.device.check import check
@@ -15,6 +16,7 @@ from overair.device.download import OnProgress, download, plan
 from overair.device.external import Swapped, confirm, swap
 from overair.device.repair import verify
 from overair.device.session import Session
+from overair.device.trust import embed, require_trust, root_bytes
 from overair.engines.base import Engine, create
 from overair.errors import UsageError
 from overair.host import clock
@@ -27,7 +29,7 @@ from overair.store.config import Config, checked
 from overair.store.store import Store
 from overair.transport.http import HTTP
 
-_INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --tier TIER"
+_INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --root root.json --tier TIER"
 
 
 class Updater:
@@ -39,7 +41,8 @@ class Updater:
         tier: The size class that this device runs.
         channel: The stream of releases that it follows; `stable` unless told otherwise.
         app_version: The version of the app around the model, for `min_app_version`.
-        insecure: Take manifests without a signature.
+        root: The publisher's `root.json`, or its path: what this device trusts from now on.
+        insecure: Take manifests without a signature; not for a device that trusts a root.
 
     Raises:
         UsageError: The device was never set up and `url` or `tier` is missing, or a value is not of its type.
@@ -56,15 +59,16 @@ class Updater:
         tier: str | None = None,
         channel: str | None = None,
         app_version: str | None = None,
+        root: bytes | str | Path | None = None,
         insecure: bool | None = None,
     ) -> None:
         self._store = Store(Path(store).absolute())
-        self._http = HTTP()
+        self._http = HTTP(user_agent=f"overair/{__version__}")
         given = {"url": url, "tier": tier, "channel": channel, "app_version": app_version, "insecure": insecure}
-        self.config = self._settle({k: v for k, v in given.items() if v is not None})
+        self.config = self._settle({k: v for k, v in given.items() if v is not None}, root)
 
-    def _settle(self, given: dict[str, str | bool]) -> Config:
-        """The settings, with what was given written over what was there."""
+    def _settle(self, given: dict[str, str | bool], root: bytes | str | Path | None) -> Config:
+        """The settings, with what was given written over what was there, and the root that is trusted."""
         known = self._store.config()
         if known is None and not {"url", "tier"} <= given.keys():
             raise UsageError(f"{self._store.layout.root} is not set up: url and tier are missing", hint=_INIT_HINT)
@@ -72,9 +76,12 @@ class Updater:
             config = checked(Config(device_id=str(uuid.uuid4()), **given))  # type: ignore[arg-type]  # checked() does
         else:
             config = checked(replace(known, **given))
-        if config != known:
+        trust = root_bytes(root)
+        require_trust(self._store, config, trust)
+        if config != known or trust is not None:
             self._store.create()
             with self._store.lock():
+                embed(self._store, trust)
                 self._store.configure(config)
         return config
 

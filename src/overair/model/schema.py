@@ -22,7 +22,7 @@ def manifest_schema() -> dict[str, Any]:
     definitions = {kind: {**definition, "additionalProperties": True} for kind, definition in components.items()}
     body = definitions.pop(name)
     (url,), _ = msgspec.json.schema_components((URL,))
-    return {
+    schema = {
         "$schema": _DIALECT,
         "$id": SCHEMA_ID,
         **body,
@@ -31,3 +31,5 @@ def manifest_schema() -> dict[str, Any]:
         "patternProperties": {"^rollback_url_": {**url, "description": "where the tier's rollback release is"}},
         "$defs": definitions,
     }
+    # Through JSON, where the defaults that are tuples are arrays.
+    return msgspec.json.decode(msgspec.json.encode(schema), type=dict[str, Any])

@@ -22,6 +22,8 @@ class Layout:
         self.partial = root / "partial"
         self.leases = root / "leases"
         self.trust = root / "trust"
+        self.manifest = root / "manifest.cache"
+        self.clock = root / "clock.json"
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that a store has from the start."""

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -17,6 +18,9 @@ from overair.store.config import Config, load_config, save_config
 from overair.store.layout import LINKS, Layout
 from overair.store.lock import DEFAULT_TIMEOUT_S, exclusive
 from overair.store.state_file import load_state, save_state
+from overair.store.trust_files import TrustFiles
+
+TRUST_TIMEOUT_S: Final = 30.0
 
 
 class Store:
@@ -82,6 +86,20 @@ class Store:
             StateUnreadableError: No copy can be read.
         """
         return load_state(self.layout.state_copies)
+
+    @contextlib.contextmanager
+    def trust_lock(self) -> Iterator[None]:
+        """Be the only one who refreshes the metadata. Taken before any other lock.
+
+        Raises:
+            LockedError: Somebody else did all the time.
+        """
+        with exclusive(self.layout.root / "trust.lock", timeout_s=TRUST_TIMEOUT_S):
+            yield
+
+    def trust_files(self) -> TrustFiles:
+        """The metadata that this device trusts."""
+        return TrustFiles(self.layout.trust)
 
     def apply(self, *commands: slots.Command) -> tuple[State, tuple[Event, ...]]:
         """Apply commands in one durable write; returns the new state and what happened. The lock must be held.

@@ -1,0 +1,59 @@
+"""An engine that does what its model file says: a second implementation of `Engine`, small and the same each time."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from overair.errors import EngineError, EngineMissingError
+from overair.model.release import Bundle
+
+
+class ScriptedEngine:
+    """Runs models that are texts: each line after the first is `WHEN ACTION`, as in `load kill` or `generate fail`."""
+
+    name = "scripted"
+    version = "scripted 1"
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+        self._path: Path | None = None
+
+    def load(self, bundle: Bundle) -> None:
+        self.loads.append(bundle.version)
+        self._path = bundle.model
+        self._act("load")
+
+    def generate(self, prompt: str, *, max_tokens: int = 128) -> str:
+        if self._path is None:
+            raise EngineError("nothing is loaded")
+        if self._act("generate") == "empty":
+            return ""
+        # Read again each time: a file that was taken away or replaced meanwhile shows.
+        return f"{self._lines()[0]}: {prompt}"[:max_tokens]
+
+    def unload(self) -> None:
+        self._path = None
+
+    def _lines(self) -> list[str]:
+        if self._path is None:
+            raise EngineError("nothing is loaded")
+        try:
+            return self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EngineError(f"cannot read {self._path}: {error}") from error
+
+    def _act(self, when: str) -> str:
+        for line in self._lines()[1:]:
+            moment, _, action = line.partition(" ")
+            if moment != when:
+                continue
+            if action == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)  # the signal ends this
+            if action == "fail":
+                raise EngineError(f"{when} failed on purpose")
+            if action == "missing":
+                raise EngineMissingError("the engine is gone")
+            return action
+        return ""
