@@ -43,6 +43,7 @@ class Site:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body are two packets
 
             def do_GET(self) -> None:
                 site.answer(self)

@@ -1,6 +1,7 @@
 """Two copies of the state, and what is believed of them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,8 @@ def test_copies_alternate_and_the_newest_counts(copies: tuple[Path, Path]) -> No
     assert load_state(copies) == state(3)
 
 
-DAMAGES = {
-    "empty": lambda data: b"",
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: data[:0],
     "torn": lambda data: data[: len(data) // 2],
     "torn in its header": lambda data: data[:10],
     "a byte short": lambda data: data[:-1],
@@ -51,8 +52,8 @@ DAMAGES = {
     "a flipped bit": lambda data: data.replace(b"1.0.", b"1.1.", 1),
     "zeros": lambda data: b"\x00" * len(data),
     "not text": lambda data: b"\xff" * len(data),
-    "another file": lambda data: b'{"a": 1}\n',
-    "a list": lambda data: b"[]\n[]",
+    "another file": lambda data: data[:0] + b'{"a": 1}\n',
+    "a list": lambda data: data[:0] + b"[]\n[]",
     "too long": lambda data: data + b" " * MAX_STATE_BYTES,
 }
 

@@ -58,6 +58,9 @@ def run_demo(*, keep: Path | None, model: Path | None, as_json: bool) -> None:
         story.say(f"The model is {base.name}, {output.size(base.stat().st_size)}; the engine is {engine.version}.")
         if not real:
             story.say(f"{MODEL_NAME} is not here, so this is a tiny model with random weights: it babbles.")
+        story.say(
+            "The publisher signs with a key that was made for this demo; the device trusts its root and nothing else."
+        )
         story.tell()
         scenes, seconds = story.scenes, time.monotonic() - started
     data = {"model": base.name, "real_model": real, "engine": engine.version, "seconds": seconds, "scenes": scenes}
@@ -80,10 +83,10 @@ class _Story:
         site = self._folder / "site"
         site.mkdir()
         with Server(site) as server:
-            self._repo = Repository.init(site, base_url=server.url)
+            self._repo = Repository.init(site, base_url=server.url, dev=True)
             self._publish("1.0.0", self._base, "Publish 1.0.0")
-            url = f"{server.url}/manifest.json"
-            with Updater(self._folder / "device", url=url, tier=TIER, app_version="1.0.0", insecure=True) as device:
+            root = self._repo.root_path
+            with Updater(self._folder / "device", url=server.url, root=root, tier=TIER, app_version="1.0.0") as device:
                 self._device = device
                 self._update("Install it over HTTP")
                 first = self._session("Start a session")

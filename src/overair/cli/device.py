@@ -31,12 +31,15 @@ def _open(store: Path, **settings: Any) -> "Iterator[Updater]":
 
 
 @app.command(
-    epilog="Example: overair device init --store dev --url http://127.0.0.1:8000/manifest.json --tier 1b --insecure"
+    epilog="Example: overair device init --store dev --url https://models.example.com --root root.json --tier 1b"
 )
 def init(
     store: StoreDir,
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the manifest is.")],
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the repository or its manifest is.")],
     tier: Annotated[str, typer.Option("--tier", metavar="TIER", help="The size class that this device runs.")],
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="FILE", help="The publisher's root.json: what this device trusts.")
+    ] = None,
     channel: Annotated[str, typer.Option("--channel", help="The stream of releases to follow.")] = "stable",
     app_version: Annotated[
         str | None, typer.Option("--app-version", metavar="VERSION", help="The version of the app around the model.")
@@ -47,16 +50,19 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Set a device up, or change its settings; installed models stay."""
-    if not insecure:
-        raise UsageError(
-            "manifests are not signed yet, so nothing would protect this device",
-            hint="for development, accept that with --insecure",
-        )
-    with _open(store, url=url, tier=tier, channel=channel, app_version=app_version, insecure=insecure) as updater:
+    settings = {"url": url, "tier": tier, "channel": channel, "app_version": app_version}
+    with _open(store, **settings, root=root, insecure=insecure) as updater:
         config = updater.config
+        trusts = "anybody who controls that server" if config.insecure else "what the publisher's root vouches for"
         output.result(
-            {"store": str(updater.path), "url": config.url, "tier": config.tier, "channel": config.channel},
-            [f"{updater.path} follows tier {config.tier} of {config.channel} at {config.url}"],
+            {
+                "store": str(updater.path),
+                "url": config.url,
+                "tier": config.tier,
+                "channel": config.channel,
+                "insecure": config.insecure,
+            },
+            [f"{updater.path} follows tier {config.tier} of {config.channel} at {config.url}", f"  trusts    {trusts}"],
             as_json=as_json,
         )
 

@@ -19,3 +19,9 @@ Channel = Annotated[
     typer.Option("--channel", metavar="CHANNEL", help="The stream of releases; the default one if left out."),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for people and for the log.")]
+KeysDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys", envvar="OVERAIR_KEYS", metavar="DIR", help="The folder with the keys; LOCATION-keys if left out."
+    ),
+]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from overair.cli import output
-from overair.cli.options import Channel, Json, Reason, RepoDir, Tier
+from overair.cli import output, passphrase
+from overair.cli.options import Channel, Json, KeysDir, Reason, RepoDir, Tier
 from overair.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
@@ -17,41 +17,77 @@ app = typer.Typer(help="Publish models, roll them out, take them back.", no_args
 _EXAMPLE: Final = "overair repo publish model.gguf --repo site --tier 1b --version 2.1.0"
 
 
-def _open(location: Path) -> "Repository":
+def _open(location: Path, keys: Path | None = None) -> "Repository":
     from overair.publish.repository import Repository
 
-    return Repository(location)
+    return Repository(location, keys=keys, passphrase=passphrase.provider())
 
 
-@app.command(epilog="Example: overair repo init --repo site --base-url https://models.example.com")
+@app.command(epilog="Example: overair repo init --repo site --base-url https://models.example.com --dev")
 def init(
     repo: RepoDir,
     base_url: Annotated[str, typer.Option("--base-url", metavar="URL", help="Where devices will find the folder.")],
     channel: Annotated[
-        str, typer.Option("--channel", help="The channel that is meant where none is named.")
-    ] = "stable",
+        list[str] | None,
+        typer.Option("--channel", metavar="CHANNEL", help="A stream of releases; the first is the default one."),
+    ] = None,
+    dev: Annotated[bool, typer.Option("--dev", help="One open key for everything, to try things out.")] = False,
+    expires: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expires", metavar="ROLE=DAYS", help="How long root, targets, channel or online signatures hold."
+        ),
+    ] = None,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an empty repository in a folder."""
+    """Make a repository and its keys in two folders, or add a channel to one."""
     from overair.publish.repository import Repository
 
-    made = Repository.init(repo, base_url=base_url, channel=channel)
-    url = f"{made.base_url}/manifest.json"
-    output.result(
-        {
-            "repository": str(made.folder),
-            "base_url": made.base_url,
-            "channel": channel,
-            "manifest_url": url,
-            "root": None,
-        },
-        [
-            f"made the repository {made.folder} for {made.base_url}",
-            f"devices will read {url}",
-            "manifests are not signed yet: devices take them with `overair device init --insecure`",
-        ],
-        as_json=as_json,
+    made = Repository.init(
+        repo,
+        base_url=base_url,
+        channels=channel or ["stable"],
+        keys=keys,
+        passphrase=passphrase.provider(new=True),
+        dev=dev,
+        expires=dict(_role_days(text) for text in expires or ()),
     )
+    root = made.root_path
+    data = {
+        "repository": str(made.folder),
+        "base_url": made.base_url,
+        "channel": made.default_channel,
+        "manifest_url": f"{made.base_url}/manifest.json",
+        "root": str(root),
+        "keys": str(root.parent),
+        "dev": dev,
+    }
+    output.result(data, _where_things_go(made.folder, made.base_url, root, dev=dev), as_json=as_json)
+
+
+def _where_things_go(folder: Path, base_url: str, root: Path, *, dev: bool) -> list[str]:
+    """Which file belongs where."""
+    lines = [
+        f"made the repository {folder}",
+        f"  publish   {folder} at {base_url}",
+        f"  embed     {root} in the app: it is what devices trust",
+    ]
+    if dev:
+        return [*lines, f"  keep      {root.parent} to yourself: one open key does everything, for development only"]
+    return [
+        *lines,
+        f"  offline   {root.parent}/root-1.pem, root-2.pem, root-3.pem: in three safe places; two of them sign",
+        f"  keep      {root.parent}/targets.pem where you make channels, channel-*.pem where you publish",
+        f"  cron      {root.parent}/online.pem where `overair repo refresh` runs, at least once in its 30 days",
+    ]
+
+
+def _role_days(text: str) -> tuple[str, int]:
+    role, _, days = text.partition("=")
+    if not days.isdecimal():
+        raise UsageError(f"not an expiry: {text[:40]!r}", hint="write it as ROLE=DAYS, for example online=7")
+    return role, int(days)
 
 
 @app.command(epilog=f"Example: {_EXAMPLE} --rollout 10%")
@@ -70,12 +106,13 @@ def publish(
     ] = None,
     adapter: Annotated[list[Path] | None, typer.Option("--adapter", metavar="FILE", help="A LoRA adapter.")] = None,
     mmproj: Annotated[Path | None, typer.Option("--mmproj", metavar="FILE", help="The multimodal projector.")] = None,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
     """Publish a release: inspect, hash, copy, then let devices know."""
     line = output.ProgressLine()
     try:
-        done = _open(repo).publish(
+        done = _open(repo, keys).publish(
             files,
             tier=tier,
             version=version,
@@ -110,10 +147,11 @@ def rollout(
     repo: RepoDir,
     tier: Tier,
     channel: Channel = None,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
     """Change to how many devices the candidate of a tier is offered."""
-    _report(_open(repo).set_rollout(tier=tier, share=share(to), channel=channel), as_json=as_json)
+    _report(_open(repo, keys).set_rollout(tier=tier, share=share(to), channel=channel), as_json=as_json)
 
 
 @app.command(epilog='Example: overair repo rollback --repo site --tier 1b --reason "answers in the wrong language"')
@@ -123,10 +161,11 @@ def rollback(
     reason: Reason,
     to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="The version to return to.")] = None,
     channel: Channel = None,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
     """Return all devices of a tier to an earlier release."""
-    _report(_open(repo).rollback(tier=tier, to=to, reason=reason, channel=channel), as_json=as_json)
+    _report(_open(repo, keys).rollback(tier=tier, to=to, reason=reason, channel=channel), as_json=as_json)
 
 
 @app.command(epilog='Example: overair repo withdraw 2.1.0 --repo site --tier 1b --reason "wrong weights"')
@@ -136,10 +175,44 @@ def withdraw(
     tier: Tier,
     reason: Reason,
     channel: Channel = None,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
     """Take one release back from the devices that have it."""
-    _report(_open(repo).withdraw(tier=tier, version=version, reason=reason, channel=channel), as_json=as_json)
+    _report(_open(repo, keys).withdraw(tier=tier, version=version, reason=reason, channel=channel), as_json=as_json)
+
+
+@app.command(epilog="Example: overair repo refresh --repo site")
+def refresh(
+    repo: RepoDir,
+    role: Annotated[str, typer.Option("--role", help="online, channel, targets or root.")] = "online",
+    channel: Channel = None,
+    keys: KeysDir = None,
+    as_json: Json = False,
+) -> None:
+    """Sign anew what would expire; with the online key alone, unless another role is named."""
+    _open(repo, keys).refresh(role=role, channel=channel)
+    output.result({"refreshed": role}, [f"signed anew: {role}"], as_json=as_json)
+
+
+@app.command(epilog="Example: overair repo rotate online --repo site")
+def rotate(
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="root, targets, online or channel.")],
+    repo: RepoDir,
+    channel: Channel = None,
+    keys: KeysDir = None,
+    as_json: Json = False,
+) -> None:
+    """Exchange the keys of a role for new ones, after a loss or a theft."""
+    opened = _open(repo, keys)
+    keyids = opened.rotate(role, channel=channel)
+    lines = [f"{role} has new keys: {', '.join(keyid[:16] for keyid in keyids)}"]
+    lines += (
+        [f"new installations embed {opened.root_path}; devices out there follow by themselves"]
+        if role != "channel"
+        else []
+    )
+    output.result({"role": role, "keys": keyids, "root": str(opened.root_path)}, lines, as_json=as_json)
 
 
 @app.command(epilog="Example: overair repo log --repo site")
@@ -164,10 +237,11 @@ def log(
 def check(
     repo: RepoDir,
     deep: Annotated[bool, typer.Option("--deep", help="Read every blob and compare its digest.")] = False,
+    keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
-    """Look whether everything that devices may ask for is there."""
-    findings = _open(repo).check(deep=deep)
+    """Look whether everything that devices may ask for is there, and whether signatures run out."""
+    findings = _open(repo, keys).check(deep=deep)
     bad = [finding for finding in findings if finding.level == "error"]
     lines = [f"{f.level}: {f.path}: {f.message}" for f in findings]
     output.result({"ok": not bad, "findings": findings}, lines or ["everything is there"], as_json=as_json)

@@ -13,8 +13,8 @@ from overair.model.version import parse_version
 MAX_NOTES: Final = 20_000
 MAX_REASON: Final = 2_000
 
-# A channel is a folder beside these.
-_RESERVED: Final = frozenset({"blobs", "targets", "metadata"})
+# A channel is a folder beside the first three, and a role of the metadata beside the others.
+_RESERVED: Final = frozenset({"blobs", "targets", "metadata", "root", "snapshot", "timestamp"})
 
 
 def check_names(*, tier: str, version: str, min_app_version: str | None, notes: str) -> None:

@@ -2,8 +2,9 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from overair.errors import UsageError
-from overair.model.digest import Digest
+from overair.host.clock import utc_now
 from overair.model.manifest import (
     Manifest,
     Predecessor,
@@ -27,10 +28,13 @@ from overair.publish.check import Finding, check_tree
 from overair.publish.log import LogEntry, log_entries
 from overair.publish.names import base_url_of, channel_name, check_names, check_reason
 from overair.publish.releases import spelled_out, standing, version_of
+from overair.publish.results import Change, Published
 from overair.publish.rollout import Edit
+from overair.publish.signing import ROOT_FILE, Signing, open_keys, read_expiry, role_of, set_up
 from overair.publish.tree import SETTINGS_NAME, Publication, Settings, Tree, read_settings
 from overair.store.durable import make_directory, write_file
 from overair.store.lock import exclusive
+from overair.trust.keys import ONLINE, Passphrase
 
 LOCK_NAME: Final = ".lock"
 LOCK_TIMEOUT_S: Final = 3.0
@@ -39,55 +43,13 @@ StrPath = str | PathLike[str]
 Clock = Callable[[], datetime]
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """What `publish` did.
-
-    Args:
-        tier: The release's tier.
-        version: The release's version.
-        channel: Where it was published.
-        sequence: The number of the manifest that stands now.
-        sha256: The digest of the model; of a split model, of its first file.
-        size_bytes: The length of that file.
-        url: Where that file is, absolute.
-        manifest_url: Where the channel's manifest is.
-        already_published: Whether it was there before, so that nothing changed.
-        new_bytes: How many bytes the tree did not have before.
-        rollout_basis_points: To how many of 10,000 devices it is offered; None for everybody.
-        effect: One sentence about what devices will do.
-    """
-
-    tier: str
-    version: str
-    channel: str
-    sequence: int
-    sha256: Digest
-    size_bytes: int
-    url: str
-    manifest_url: str
-    already_published: bool
-    new_bytes: int
-    rollout_basis_points: int | None
-    effect: str
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rollback, a withdrawal or a change of a rollout did; `version` is what everybody in the tier has now."""
-
-    tier: str
-    version: str
-    channel: str
-    sequence: int
-    manifest_url: str
-    changed: bool
-    effect: str
-
-
 class Repository:
-    """A published tree in a folder.
+    """A published tree in a folder, signed with keys that are elsewhere.
 
     Args:
         location: The folder, made by `Repository.init`.
+        keys: The folder with the keys; `<location>-keys` if None. Reading needs none.
+        passphrase: Asked for the passphrase of a key, by its file's name.
         clock: Says what time it is.
 
     Raises:
@@ -96,7 +58,14 @@ class Repository:
         StorageError: The folder cannot be read.
     """
 
-    def __init__(self, location: StrPath, *, clock: Clock = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        location: StrPath,
+        *,
+        keys: StrPath | None = None,
+        passphrase: Passphrase | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
         folder = _folder(location)
         settings = read_settings(folder)
         if settings is None:
@@ -104,39 +73,66 @@ class Repository:
                 f"no repository in {folder}: {SETTINGS_NAME} is missing", hint="make one with: overair repo init"
             )
         self._tree = Tree(folder, settings)
+        self._keys = _keys_folder(folder, keys)
+        self._passphrase = passphrase
         self._clock = clock
 
     @classmethod
-    def init(cls, location: StrPath, *, base_url: str, channel: str = "stable") -> "Repository":
-        """Make a repository, or open one that has the same settings.
+    def init(
+        cls,
+        location: StrPath,
+        *,
+        base_url: str,
+        channels: Sequence[str] = ("stable",),
+        keys: StrPath | None = None,
+        passphrase: Passphrase | None = None,
+        dev: bool = False,
+        expires: Mapping[str, int] | None = None,
+        clock: Clock = utc_now,
+    ) -> "Repository":
+        """Make a repository and its keys, or add channels to one that is there.
 
         Args:
             location: The folder; it is created.
             base_url: Where devices will find the folder's content, http(s).
-            channel: The channel whose manifest stands at the top as well.
+            channels: The streams of releases; the manifest of the first stands at the top as well.
+            keys: The folder for the keys, outside of `location`; `<location>-keys` if None.
+            passphrase: Asked for the passphrase of each key; not needed with `dev`.
+            dev: One key without a passphrase for everything, to try things out.
+            expires: Days that signatures hold, by `root`, `targets`, `channel` and `online`.
+            clock: Says what time it is.
 
         Raises:
-            UsageError: The URL or the channel is not one, or a repository with other settings is there.
+            UsageError: The URL or a channel is not one, a repository with other settings is there, the keys would be
+                published, or there is no passphrase for them.
             StorageError: The disk refused.
         """
         folder = _folder(location)
-        settings = Settings(base_url=base_url_of(base_url), default_channel=channel_name(channel))
+        settings = Settings(base_url=base_url_of(base_url), default_channel=channel_name(channels[0]))
+        names = [channel_name(channel) for channel in channels]
+        key_folder = _keys_folder(folder, keys)
         make_directory(folder)
         with exclusive(folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
             there = read_settings(folder)
-            if there is None:
-                write_file(folder / SETTINGS_NAME, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
-            elif there != settings:
+            if there is not None and there != settings:
                 raise UsageError(
                     f"{folder} is a repository for {there.base_url} and channel {there.default_channel} already",
                     hint="use another folder, or the same settings",
                 )
-        return cls(folder)
+            set_up(Tree(folder, settings), key_folder, names, passphrase, dev=dev, expires=expires or {}, now=clock())
+            if there is None:
+                write_file(folder / SETTINGS_NAME, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+        return cls(folder, keys=key_folder, passphrase=passphrase, clock=clock)
 
     @property
     def folder(self) -> Path:
         """Where the tree is."""
         return self._tree.folder
+
+    @property
+    def root_path(self) -> Path:
+        """Where the `root.json` is that apps embed."""
+        return self._keys / ROOT_FILE
 
     @property
     def base_url(self) -> str:
@@ -191,6 +187,7 @@ class Repository:
             UsageError: A name, a version, a share or a file is not what it should be, or contradicts what stands.
             IntegrityError: A file changed while it was read, or the channel's log is broken.
             LockedError: Another publisher is at work.
+            TrustError: What is published was not signed by these keys.
             StorageError: The disk refused; what stood before still stands.
         """
         channel = self._channel(channel)
@@ -215,7 +212,7 @@ class Repository:
                 )
                 data = log.encoded(edit)
                 new_bytes = upload.store_blobs(self._tree, blobs)
-            self._put(channel, data)
+            log.put(channel, data, now=self._clock())
         candidate = edit.manifest.models[tier].candidate
         return Published(
             tier=tier,
@@ -289,7 +286,7 @@ class Repository:
         channel = self._channel(channel)
         with self._alone(channel) as log:
             edit = edit_of(log.manifests, self._clock())
-            self._put(channel, log.encoded(edit))
+            log.put(channel, log.encoded(edit), now=self._clock())
         return Change(
             tier=tier,
             version=version_of(standing(edit.manifest, tier)),
@@ -300,23 +297,66 @@ class Repository:
             effect=edit.effect,
         )
 
+    def refresh(self, *, role: str = ONLINE, channel: str | None = None) -> None:
+        """Sign anew what would expire; with the online key alone, unless another role is named.
+
+        Raises:
+            UsageError: There is no such role, or keys are missing.
+            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
+        """
+        with self._signing() as signing:
+            signing.renew(role_of(role, self._channel(channel)), now=self._clock())
+            self._write_root(signing)
+
+    def rotate(self, role: str, *, channel: str | None = None) -> list[str]:
+        """Exchange the keys of `root`, `targets`, `online` or `channel` for new ones; returns the new keys' ids.
+
+        Raises:
+            UsageError: There is no such role, or keys are missing.
+            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
+        """
+        with self._signing() as signing:
+            keyids = signing.rotate(role_of(role, self._channel(channel)), now=self._clock())
+            self._write_root(signing)
+            for name in signing.channels:
+                if (head := self._tree_of(signing).head(name)) is not None:
+                    signing.put_copies(name, head.data)
+        return keyids
+
+    @contextlib.contextmanager
+    def _signing(self) -> Iterator[Signing]:
+        """Be the only publisher, with the keys and the verified metadata at hand."""
+        with exclusive(self.folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
+            upload.clear_away(self._tree)
+            keyring = open_keys(self._keys, self.folder, self._passphrase)
+            yield Signing.load(self._tree, keyring, expiry=read_expiry(self._keys))
+
+    def _tree_of(self, signing: Signing) -> Tree:
+        return Tree(self.folder, self._tree.settings, signed_head=signing.head)
+
+    def _write_root(self, signing: Signing) -> None:
+        if not self.root_path.is_file() or self.root_path.read_bytes() != signing.root():
+            write_file(self.root_path, signing.root())
+
     @contextlib.contextmanager
     def _alone(self, channel: str) -> Iterator["_Log"]:
         """Be the only publisher, with what a dead one left finished, and the channel's log read."""
-        with exclusive(self.folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
-            upload.finish(self._tree, channel)
-            publications = self._tree.log(channel)
+        with self._signing() as signing:
+            tree = self._tree_of(signing)
+            publications = tree.log(channel)
+            head = publications[0] if publications else None
+            if head is not None:
+                # Both may be missing of a manifest that was written by hand, or after a publisher died.
+                upload.put_hashed(tree, channel, head.data)
+                signing.put_copies(channel, head.data)
             yield _Log(
-                head=publications[0] if publications else None,
+                signing=signing,
+                head=head,
                 manifests=tuple(
                     spelled_out(publication.manifest, channel=channel, base_url=self.base_url)
                     for publication in publications
                 ),
             )
-
-    def _put(self, channel: str, data: bytes | None) -> None:
-        if data is not None:
-            upload.put_manifest(self._tree, channel, data)
 
     def _channel(self, channel: str | None) -> str:
         return self.default_channel if channel is None else channel_name(channel)
@@ -326,9 +366,11 @@ class Repository:
         return Rollout(basis_points=edits.basis_points(share), salt=salt)
 
 
-class _Log(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Log:
     """A channel as an edit sees it, the newest manifest first, and the exact bytes that the next one follows."""
 
+    signing: Signing
     head: Publication | None
     manifests: edits.Log
 
@@ -343,6 +385,15 @@ class _Log(msgspec.Struct, frozen=True, kw_only=True):
         data = encode_manifest(manifest, over=self.head.document if self.head else None)
         parse_manifest(data)
         return data
+
+    def put(self, channel: str, data: bytes | None, *, now: datetime) -> None:
+        """Publish a manifest, if there is one to publish."""
+        if data is not None:
+            self.signing.put_manifest(channel, data, now=now)
+
+
+def _keys_folder(folder: Path, keys: StrPath | None) -> Path:
+    return folder.with_name(f"{folder.name}-keys") if keys is None else Path(keys).absolute()
 
 
 def _folder(location: StrPath) -> Path:

@@ -1,8 +1,9 @@
 """The published tree on a folder, as it is read (DESIGN section 5).
 
     repository.json                              settings of this tree
-    manifest.json                                plain copy of the default channel
-    <channel>/manifest.json                      plain copy; the head of the channel's log
+    manifest.json, manifest.dsse.json            plain copy of the default channel, and its envelope
+    <channel>/manifest.json, manifest.dsse.json  plain copy, and its envelope
+    metadata/                                    TUF: the newest root, and what it vouches for
     targets/<channel>/<sha256>.manifest.json     every manifest that was ever published, immutable
     blobs/sha256/<2 hex>/<64 hex>                immutable
 
@@ -11,6 +12,7 @@ copies hold the same bytes at different depths, which is why every URL in them i
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,11 +61,16 @@ class Tree:
     Args:
         folder: Where the tree is.
         settings: What `repository.json` says.
+        signed_head: The digest of the manifest that is signed for a channel. Without it the plain copies are
+            believed, which anybody can change who can write to the folder.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, *, signed_head: Callable[[str], Digest | None] | None = None
+    ) -> None:
         self.folder = folder
         self.settings = settings
+        self._signed_head = signed_head
 
     def blob(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
@@ -95,12 +102,15 @@ class Tree:
         return sorted(found + adopted)
 
     def head(self, channel: str) -> Publication | None:
-        """The newest manifest of a channel: its plain copy, also one that was written by hand before `repo init`.
+        """The newest manifest of a channel: the signed one; before the first, a plain one that was written by hand.
 
         Raises:
             ManifestError: It is not a manifest.
             StorageError: It cannot be read.
         """
+        digest = self._signed_head(channel) if self._signed_head else None
+        if digest is not None:
+            return self._publication(channel, digest)
         path = next((copy for copy in self.plain_copies(channel) if is_there(copy)), None)
         return _read_publication(path) if path else None
 
@@ -115,13 +125,17 @@ class Tree:
         head = self.head(channel)
         publications = [head] if head else []
         while publications and (predecessor := publications[-1].manifest.predecessor):
-            path = self.hashed_manifest(channel, predecessor.sha256)
-            if not is_there(path):
-                raise IntegrityError(f"the log of channel {channel} is broken: {path} is missing", hint=_MEND)
-            publications.append(_read_publication(path))
-            if publications[-1].sha256 != predecessor.sha256:
-                raise IntegrityError(f"the log of channel {channel} is broken: {path} was changed", hint=_MEND)
+            publications.append(self._publication(channel, predecessor.sha256))
         return tuple(publications)
+
+    def _publication(self, channel: str, digest: Digest) -> Publication:
+        path = self.hashed_manifest(channel, digest)
+        if not is_there(path):
+            raise IntegrityError(f"the log of channel {channel} is broken: {path} is missing", hint=_MEND)
+        publication = _read_publication(path)
+        if publication.sha256 != digest:
+            raise IntegrityError(f"the log of channel {channel} is broken: {path} was changed", hint=_MEND)
+        return publication
 
 
 _MEND: Final = "bring the file back from the server or a backup, and look at the tree with: overair repo check"

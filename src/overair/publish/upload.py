@@ -97,40 +97,37 @@ def store_blobs(tree: Tree, blobs: Sequence[Incoming]) -> int:
     return new_bytes
 
 
-def put_manifest(tree: Tree, channel: str, data: bytes) -> Digest:
-    """Publish a manifest: first under its digest, then as the plain copies that readers look at.
+def put_hashed(tree: Tree, channel: str, data: bytes) -> None:
+    """Publish a manifest under its digest.
 
     Raises:
         StorageError: The disk refused.
     """
-    digest = hashlib.sha256(data).hexdigest()
-    _write_once(tree.hashed_manifest(channel, digest), data)
-    for path in tree.plain_copies(channel):
-        make_directory(path.parent)
-        write_file(path, data)
-    return digest
+    _write_once(tree.hashed_manifest(channel, hashlib.sha256(data).hexdigest()), data)
 
 
-def finish(tree: Tree, channel: str) -> None:
-    """Finish or clear away what a publisher left that died: the last plain copy, temporary files.
+def put_copies(tree: Tree, channel: str, data: bytes) -> None:
+    """Make the plain copies of a manifest what they should be.
 
     Raises:
         StorageError: The disk refused.
-        ManifestError: The channel's manifest is not one.
+    """
+    for path in tree.plain_copies(channel):
+        if not is_there(path) or read_small_file(path, MAX_MANIFEST_BYTES) != data:
+            make_directory(path.parent)
+            write_file(path, data)
+
+
+def clear_away(tree: Tree) -> None:
+    """Remove the temporary files that a publisher left that died.
+
+    Raises:
+        StorageError: The disk refused.
     """
     with storage_errors("list", tree.folder):
         left = [path for pattern in TEMPORARIES for path in tree.folder.glob(pattern)]
     for path in left:
         remove_file(path)
-    head = tree.head(channel)
-    if head is None:
-        return
-    # The head may have been written by hand; the log needs it under its digest all the same.
-    _write_once(tree.hashed_manifest(channel, head.sha256), head.data)
-    for path in tree.plain_copies(channel):
-        if not is_there(path) or read_small_file(path, MAX_MANIFEST_BYTES) != head.data:
-            make_directory(path.parent)
-            write_file(path, head.data)
 
 
 # The temporary files that this module makes; nothing else in the folder is ours to remove.
@@ -139,6 +136,9 @@ TEMPORARIES: Final = (
     f"targets/*/*.manifest.json{TEMPORARY_SUFFIX}",
     f"*/manifest.json{TEMPORARY_SUFFIX}",
     f"manifest.json{TEMPORARY_SUFFIX}",
+    f"*/manifest.dsse.json{TEMPORARY_SUFFIX}",
+    f"manifest.dsse.json{TEMPORARY_SUFFIX}",
+    f"metadata/*.json{TEMPORARY_SUFFIX}",
 )
 
 

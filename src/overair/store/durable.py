@@ -71,15 +71,22 @@ def sync_directory(path: Path) -> None:
             os.close(descriptor)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Replace a file's content so that after a power cut the old or the new one is there, whole.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        mode: Its permissions, less what the process masks out.
 
     Raises:
         StorageError: The disk refused; the old content is still there.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     with storage_errors("write", path):
-        with temporary.open("wb", buffering=0) as file:
+        temporary.unlink(missing_ok=True)  # one that a dead process left may have other permissions
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]

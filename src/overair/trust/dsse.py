@@ -46,6 +46,16 @@ def verify(envelope: bytes, keys: Iterable[Key]) -> bytes:
     return opened.payload
 
 
+def payload(envelope: bytes) -> bytes:
+    """What is in an envelope, whoever signed it.
+
+    Raises:
+        IntegrityError: It is not an envelope, or is too large.
+    """
+    content: bytes = _open(envelope).payload
+    return content
+
+
 def _open(data: bytes) -> Envelope:
     if len(data) > MAX_ENVELOPE_BYTES:
         raise IntegrityError(f"the manifest's envelope has more than {MAX_ENVELOPE_BYTES} bytes", hint=_HINT)
