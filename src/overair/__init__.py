@@ -6,6 +6,8 @@ The public names are loaded when they are first used, so that `import overair` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from overair._version import __version__
+
 if TYPE_CHECKING:
     from overair.core.plan import Plan
     from overair.device.session import Session
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from overair.model.release import Bundle
     from overair.model.report import Staged, Status, Verified
     from overair.publish.repository import Repository
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "GB",

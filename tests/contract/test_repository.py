@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_init_writes_the_settings_once(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    repo = Repository.init(folder, base_url=BASE_URL + "/")
+    repo = Repository.init(folder, base_url=BASE_URL + "/", dev=True)
     assert json.loads((folder / "repository.json").read_bytes()) == {
         "format": 1,
         "base_url": BASE_URL,
@@ -44,12 +44,12 @@ def test_init_writes_the_settings_once(tmp_path: Path) -> None:
     }
     assert (repo.base_url, repo.default_channel, repo.folder) == (BASE_URL, "stable", folder)
     before = list(files_below(folder))
-    Repository.init(folder, base_url=BASE_URL)
+    Repository.init(folder, base_url=BASE_URL, dev=True)
     assert list(files_below(folder)) == before
     with pytest.raises(UsageError, match="already"):
-        Repository.init(folder, base_url="https://other.example.com")
+        Repository.init(folder, base_url="https://other.example.com", dev=True)
     with pytest.raises(UsageError, match="already"):
-        Repository.init(folder, base_url=BASE_URL, channel="beta")
+        Repository.init(folder, base_url=BASE_URL, channels=["beta"], dev=True)
     assert list(files_below(folder)) == before
 
 
@@ -69,7 +69,7 @@ def test_init_writes_the_settings_once(tmp_path: Path) -> None:
 )
 def test_init_refuses_what_is_not_a_url_or_a_channel(tmp_path: Path, url: str, channel: str) -> None:
     with pytest.raises(UsageError):
-        Repository.init(tmp_path / "repo", base_url=url, channel=channel)
+        Repository.init(tmp_path / "repo", base_url=url, channels=[channel], dev=True)
     assert not (tmp_path / "repo").exists()
 
 

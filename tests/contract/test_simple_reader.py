@@ -35,7 +35,7 @@ def test_a_simple_reader_installs_what_is_published_and_goes_back(tmp_path: Path
     folder.mkdir()
     old, new, next_one = (model_file(tmp_path / f"m{n}.gguf", n) for n in range(3))
     with Server(folder) as server:
-        repo = Repository.init(folder, base_url=server.url)
+        repo = Repository.init(folder, base_url=server.url, dev=True)
         url = f"{server.url}/{path}"
         repo.publish([old], tier="1b", version="1.0.0")
         version, data, manifest = read_model(url, "1b")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from overair.core.retry import worth_retrying
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, OverairError, UsageError
 from overair.transport.failures import AnswerError, parse_retry_after, shown
 from overair.transport.http import HTTP, Document, NotModified, Stream, check_url, resolve
@@ -267,6 +268,28 @@ def test_a_redirect_without_a_target_is_an_unexpected_status(server: Misbehaving
     server.faults[PATH] = Status(302)
     with pytest.raises(HTTPStatusError, match="302"):
         _get(http, server.url + PATH)
+
+
+def test_a_redirect_to_another_host_is_refused_before_it_is_asked(
+    server: MisbehavingServer, http: HTTP, tmp_path: Path
+) -> None:
+    with MisbehavingServer(tmp_path) as other:
+        server.faults["/moved"] = Redirect(f"http://LocalHost:{other.port}{PATH}")
+        for fetch in (lambda: _get(http, server.url + "/moved"), lambda: http.open(server.url + "/moved")):
+            with pytest.raises(NetworkError, match=r"redirects to another host.* which is refused") as caught:
+                fetch()
+            assert "publisher" in caught.value.hint
+            _is_one_clear_line(caught.value)
+        assert other.requests() == []
+        server.faults["/port"] = Redirect(other.url + PATH)
+        assert _get(http, server.url + "/port").url == other.url + PATH
+
+
+def test_a_redirect_that_is_refused_is_not_tried_again(server: MisbehavingServer, http: HTTP) -> None:
+    server.faults[PATH] = Redirect("http://models.invalid/")
+    with pytest.raises(NetworkError) as caught:
+        http.open(server.url + PATH)
+    assert not worth_retrying(caught.value)
 
 
 def test_a_redirect_from_https_to_http_is_refused_and_the_other_way_is_fine(

@@ -44,7 +44,7 @@ def model(tmp_path: Path) -> Path:
 def start(tmp_path: Path) -> Path:
     """A repository with two releases."""
     folder = tmp_path / "start"
-    repo = Repository.init(folder, base_url=BASE_URL)
+    repo = Repository.init(folder, base_url=BASE_URL, dev=True)
     for number in (1, 2):
         repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
     return folder
@@ -193,7 +193,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_reported_and_what_was_published_stays(small_disk: Path, tmp_path: Path) -> None:
-    repo = Repository.init(small_disk / "repo", base_url=BASE_URL)
+    repo = Repository.init(small_disk / "repo", base_url=BASE_URL, dev=True)
     repo.publish(model_file(tmp_path / "m.gguf", 1), tier="1b", version="1.0.0")
     before = list(files_below(repo.folder))
     large = model_file(tmp_path / "large.gguf", 2, floats=1_000_000)

@@ -43,11 +43,11 @@ def test_a_model_is_published_updated_swapped_reverted_and_taken_back(tmp_path: 
     base = smollm2()
     journey = Journey(tmp_path, free_port())
     url = f"http://127.0.0.1:{journey.port}"
-    ask("repo", "init", "--repo", journey.site, "--base-url", url)
+    made = ask("repo", "init", "--repo", journey.site, "--base-url", url, "--dev")
     with serving(journey.site, journey.port):
         published = journey.publish("1.0.0", base)
         assert published["size_bytes"] == base.stat().st_size
-        ask("device", "init", "--store", journey.store, "--url", f"{url}/manifest.json", "--tier", TIER, "--insecure")
+        ask("device", "init", "--store", journey.store, "--url", url, "--root", made["root"], "--tier", TIER)
 
         first_answer = install_the_first_release(journey, str(published["sha256"]))
         second_answer = update_to_a_second_release(journey, base)

@@ -62,7 +62,7 @@ def test_the_chat_example_updates_itself_and_goes_back(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     with Server(site) as server:
-        repository = Repository.init(site, base_url=server.url)
+        repository = Repository.init(site, base_url=server.url, dev=True)
         url = f"{server.url}/manifest.json"
         first = write_tiny_model(tmp_path / "first.gguf", seed=1)
         repository.publish([first], tier="1b", version="1.0.0")

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from overair.core import slots
+from overair.core import commands, slots
 from overair.core.retention import blobs_to_keep, releases_to_keep
 from overair.core.select import Device, select
 from overair.errors import IllegalEventError
@@ -32,7 +32,7 @@ class DeviceMachine(RuleBasedStateMachine):
         self.confirmed: set[str] = set()
         self.names = 0
 
-    def apply(self, command: slots.Command) -> tuple[Event, ...]:
+    def apply(self, command: commands.Command) -> tuple[Event, ...]:
         before = self.state
         try:
             self.state, events = slots.apply(before, command)
@@ -44,13 +44,13 @@ class DeviceMachine(RuleBasedStateMachine):
             assert self.state.current is not None, "a device that had something to run has nothing"
         return events
 
-    def _check_tries(self, before: State, command: slots.Command) -> None:
+    def _check_tries(self, before: State, command: commands.Command) -> None:
         """Tries, counting those that sessions hold, grow only by doing well, or when another release is current."""
         old, new = before.current, self.state.current
-        if old is None or new is None or old.id != new.id or isinstance(command, slots.Complete | slots.Confirm):
+        if old is None or new is None or old.id != new.id or isinstance(command, commands.Complete | commands.Confirm):
             return
         # A proven release that failed and has nowhere to go back to stays, and starts over.
-        if not (isinstance(command, slots.Fail | slots.Die) and old.proven and before.previous is None):
+        if not (isinstance(command, commands.Fail | commands.Die) and old.proven and before.previous is None):
             assert total(self.state) <= total(before)
 
     def pick(self, chance: int) -> str:
@@ -61,24 +61,25 @@ class DeviceMachine(RuleBasedStateMachine):
     def stage(self, version: str) -> None:
         current = self.state.current
         proven = any(s.proven for s in self.state.slots() if s.id == digest_of(version))
-        command = slots.Stage(at=AT, slot=slot(version, proven=proven))
-        if current is not None and current.release.version == version:
+        command = commands.Stage(at=AT, slot=slot(version, proven=proven))
+        is_current = current is not None and current.release.version == version
+        if is_current or slots.is_quarantined(self.state, digest_of(version), None):
             try:
                 self.apply(command)
             except IllegalEventError:
                 return
-            raise AssertionError("the current release was staged again")
+            raise AssertionError("the current release, or one in quarantine, was staged again")
         self.apply(command)
 
     @rule()
     def unstage(self) -> None:
-        self.apply(slots.Unstage(at=AT, reason="r"))
+        self.apply(commands.Unstage(at=AT, reason="r"))
         assert self.state.pending is None
 
     @rule(version=VERSIONS)
     def withdraw(self, version: str) -> None:
         current = self.state.current
-        self.apply(slots.Withdraw(at=AT, release_ids=frozenset({digest_of(version)})))
+        self.apply(commands.Withdraw(at=AT, release_ids=frozenset({digest_of(version)})))
         assert all(s.id != digest_of(version) for s in (self.state.previous, self.state.pending) if s is not None)
         assert (self.state.current is None) == (current is None), "a withdrawal takes no model away"
 
@@ -89,7 +90,7 @@ class DeviceMachine(RuleBasedStateMachine):
         name = f"s{self.names}"
         wanted = self.state.pending or self.state.current
         old = self.state.current
-        self.apply(slots.Begin(at=AT, session_id=name, external=external))
+        self.apply(commands.Begin(at=AT, session_id=name, external=external))
         assert self.state.current is not None
         assert wanted is not None
         assert self.state.current.id == wanted.id
@@ -101,7 +102,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @rule(chance=CHANCE)
     @precondition(lambda self: self.running)
     def complete(self, chance: int) -> None:
-        self.apply(slots.Complete(at=AT, session_id=self.pick(chance)))
+        self.apply(commands.Complete(at=AT, session_id=self.pick(chance)))
 
     @rule(chance=CHANCE)
     @precondition(lambda self: self.running)
@@ -109,7 +110,7 @@ class DeviceMachine(RuleBasedStateMachine):
         name, before = self.pick(chance), self.state
         current = before.current
         try:
-            self.apply(slots.Confirm(at=AT, session_id=name))
+            self.apply(commands.Confirm(at=AT, session_id=name))
         except IllegalEventError:
             assert current is None or current.id != self.running[name]
             return
@@ -123,7 +124,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     def fail(self, chance: int, strike: bool) -> None:
         name, before = self.pick(chance), self.state
-        self.apply(slots.Fail(at=AT, session_id=name, reason="r", strike=strike))
+        self.apply(commands.Fail(at=AT, session_id=name, reason="r", strike=strike))
         if before.current is None or before.current.id != self.running[name]:
             assert self.state == before, "a stale verdict changed something"
 
@@ -131,7 +132,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     def end(self, chance: int) -> None:
         name, before = self.pick(chance), self.state
-        events = self.apply(slots.End(at=AT, session_id=name))
+        events = self.apply(commands.End(at=AT, session_id=name))
         del self.running[name]
         assert events == ()
         assert self.state.slots() == before.slots(), "a clean end is no verdict"
@@ -140,7 +141,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     def die(self, chance: int, busy: bool | None) -> None:
         name, before = self.pick(chance), self.state
-        self.apply(slots.Die(at=AT, session_id=name, busy=busy))
+        self.apply(commands.Die(at=AT, session_id=name, busy=busy))
         ran = self.running.pop(name)
         stale = before.current is None or before.current.id != ran
         if stale or busy is False:
@@ -151,7 +152,7 @@ class DeviceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.state.previous is not None)
     def roll_back(self) -> None:
         before = self.state
-        self.apply(slots.RollBack(at=AT, reason="r"))
+        self.apply(commands.RollBack(at=AT, reason="r"))
         assert before.previous is not None
         assert before.current is not None
         assert self.state.current == before.previous

@@ -68,7 +68,7 @@ def sha256_of(path: Path) -> str:
 
 
 def new_repository(folder: Path, clock: Clock | None = None, *, base_url: str = BASE_URL) -> Repository:
-    Repository.init(folder, base_url=base_url)
+    Repository.init(folder, base_url=base_url, dev=True)
     return Repository(folder, clock=clock or Clock())
 
 

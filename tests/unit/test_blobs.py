@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overair.core import slots
+from overair.core import commands
 from overair.core.retention import blobs_to_keep, releases_to_keep
 from overair.device.download import stage
 from overair.errors import IntegrityError, NoSpaceError, StorageError
@@ -43,12 +43,12 @@ def inodes(*paths: Path) -> set[int]:
 
 def begin(store: Store, session_id: str, *, external: bool = True) -> None:
     with store.lock():
-        store.apply(slots.Begin(at=AT, session_id=session_id, external=external))
+        store.apply(commands.Begin(at=AT, session_id=session_id, external=external))
 
 
 def confirm(store: Store, session_id: str) -> None:
     with store.lock():
-        store.apply(slots.Confirm(at=AT, session_id=session_id))
+        store.apply(commands.Confirm(at=AT, session_id=session_id))
 
 
 def collect(store: Store) -> int:
@@ -176,7 +176,7 @@ def tell_story(store: Store) -> list[dict[str, str]]:
     begin(store, "b")
     chapters.append(links(store))
     with store.lock():
-        store.apply(slots.RollBack(at=AT, reason="r"))
+        store.apply(commands.RollBack(at=AT, reason="r"))
     chapters.append(links(store))
     return chapters
 
@@ -249,7 +249,7 @@ def test_a_session_keeps_the_files_of_a_release_in_no_slot(store: Store) -> None
     assert (folder / "model.gguf").read_text().startswith("model 1.0.0")
     assert (folder / "adapter.gguf").read_text() == "lora"
     with store.lock():
-        store.apply(slots.End(at=AT, session_id="old"))
+        store.apply(commands.End(at=AT, session_id="old"))
     collect(store)
     assert not folder.exists()
 

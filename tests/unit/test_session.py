@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from overair.core import slots
+from overair.core import commands
 from overair.device import external
 from overair.device.session import Session
 from overair.device.updater import Updater
@@ -270,6 +270,9 @@ def test_two_crashes_on_trial_bring_the_previous_release_back(store: Store, scri
     assert held(store) == ("2.0.0", "1.0.0", "-")
     dies_in_session(store, "hi")
     assert held(store)[0] == "2.0.0", "nobody was there to notice yet"
+    third = start_ready("session", str(store.layout.root), "hi")  # a process of its own: it may die as well
+    assert happened(store)[-1] == (Happening.QUARANTINED, "2.0.0")
+    finish(third)
     assert use(store) == "model 1.0.0: hi"
     assert (held(store), bad(store)) == (("1.0.0", "-", "-"), ["2.0.0"])
     assert happened(store).count((Happening.CRASHED, "2.0.0")) == 2
@@ -441,7 +444,7 @@ def test_a_confirm_without_a_swap_or_for_another_release_is_refused(store: Store
     staged(store, "2.0.0")
     external.swap(store, app_version=None)
     with store.lock():
-        store.apply(slots.RollBack(at=AT, reason="r"))
+        store.apply(commands.RollBack(at=AT, reason="r"))
     with pytest.raises(IllegalEventError, match="does not run the current release"):
         external.confirm(store)
 

@@ -3,8 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from overair.core import slots
-from overair.core.slots import Begin, Command, Complete, Confirm, Die, End, Fail, Phase, RollBack, See, Stage, Unstage
+from overair.core import commands, slots
+from overair.core.commands import Begin, Command, Complete, Confirm, Die, End, Fail, RollBack, See, Stage, Unstage
+from overair.core.slots import Phase
 from overair.errors import IllegalEventError
 from overair.model.events import Event, Happening
 from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, State
@@ -46,8 +47,8 @@ def roll_back() -> RollBack:
     return RollBack(at=AT, reason="by hand", app_version="3.0.0")
 
 
-def withdraw(*versions: str) -> slots.Withdraw:
-    return slots.Withdraw(at=AT, release_ids=frozenset(digest_of(v) for v in versions))
+def withdraw(*versions: str) -> commands.Withdraw:
+    return commands.Withdraw(at=AT, release_ids=frozenset(digest_of(v) for v in versions))
 
 
 def run(*commands: Command, state: State | None = None) -> tuple[State, list[Event]]:

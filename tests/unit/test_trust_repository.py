@@ -210,15 +210,27 @@ def test_root_of_somebody_who_can_write_to_the_server_is_not_built_on(keyring: K
     with pytest.raises(TrustError):
         MetadataSet.load(published.get, keyring)
 
-    # The whole tree exchanged for another that is consistent in itself.
-    def take_over_from_the_start(root: Root, key: Any) -> None:
-        take_over(root, key)
-        root.version = 1
 
-    first = resigned(published["1.root.json"], stranger, take_over_from_the_start)
-    published.clear()
-    published["1.root.json"] = first
-    with pytest.raises(TrustError):
+def test_whole_tree_of_another_publisher_is_not_built_on(keyring: Keyring, tmp_path: Path) -> None:
+    stranger = Keyring.create_dev(tmp_path / "stranger", write=write_private)
+    published = Published()
+    _, upload = MetadataSet.initialise(published.get, stranger, ["stable", "beta"], now=NOW)
+    published.add(upload)
+    with pytest.raises(TrustError, match="root keys that are not in"):
+        MetadataSet.load(published.get, keyring)
+
+
+def test_file_that_a_stranger_signed_is_not_built_on(keyring: Keyring, published: Published) -> None:
+    stranger = CryptoSigner.generate_ed25519()
+    published["timestamp.json"] = resigned(published["timestamp.json"], stranger, lambda _timestamp, _key: None)
+    with pytest.raises(TrustError, match=r"timestamp\.json is not trusted"):
+        MetadataSet.load(published.get, keyring)
+
+
+def test_older_file_under_a_newer_name_is_not_built_on(keyring: Keyring, published: Published) -> None:
+    published.add(MetadataSet.load(published.get, keyring).put_target("stable", "stable/a", b"{}", now=NOW))
+    published["2.stable.json"] = published["1.stable.json"]
+    with pytest.raises(IntegrityError, match=r"2\.stable\.json is not what was signed"):
         MetadataSet.load(published.get, keyring)
 
 

@@ -110,6 +110,9 @@ def update(
     min_free: Annotated[
         str | None, typer.Option("--min-free", metavar="SIZE", help="What must stay free on the disk, as 2GB.")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A copy of the repository, as on a USB stick.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check, download, verify and stage; the next session starts the new model."""
@@ -124,7 +127,7 @@ def update(
     line = output.ProgressLine()
     with _open(store) as updater:
         try:
-            answer = updater.update(conditions=conditions, on_progress=line)
+            answer = updater.update(conditions=conditions, on_progress=line, folder=folder)
         finally:
             line.close()
     if isinstance(answer, Staged):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from overair import __version__
+from overair._version import __version__
 from overair.cli import device, output, repo
 from overair.cli.options import Json
 from overair.errors import OverairError, UsageError

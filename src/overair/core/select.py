@@ -6,6 +6,7 @@ from datetime import datetime
 import msgspec
 
 from overair.core.cohort import in_cohort, reach
+from overair.core.slots import is_quarantined
 from overair.model.manifest import BASIS_POINTS, Manifest
 from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
 from overair.model.release import Release
@@ -80,8 +81,8 @@ def _obstacle(release: Release, manifest: Manifest, state: State, device: Device
             reason=Reason.WITHDRAWN,
             explanation=f"{release.version} was withdrawn: {withdrawal.reason or 'no reason given'}",
         )
-    quarantined = next((q for q in state.quarantine if q.release_id == release.id), None)
-    if quarantined is not None and (quarantined.app_version, quarantined.engine) == (device.app_version, state.engine):
+    if is_quarantined(state, release.id, device.app_version):
+        quarantined = next(q for q in state.quarantine if q.release_id == release.id)
         return UpToDate(
             reason=Reason.QUARANTINED,
             explanation=f"{release.version} is in quarantine since {quarantined.at}: {quarantined.reason}",

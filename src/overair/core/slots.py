@@ -27,13 +27,25 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
+from overair.core.commands import (
+    Begin,
+    Command,
+    Complete,
+    Confirm,
+    Die,
+    End,
+    Fail,
+    RollBack,
+    See,
+    Stage,
+    Unstage,
+    Withdraw,
+)
 from overair.errors import IllegalEventError
 from overair.model.digest import Digest
 from overair.model.events import Event, Happening
-from overair.model.manifest import Timestamp
 from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, OpenSession, Quarantined, Slot, State
 
 
@@ -43,91 +55,6 @@ class Phase(Enum):
     EMPTY = "empty"
     TRIAL = "trial"
     PROVEN = "proven"
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happens to a device, at a time."""
-
-    at: Timestamp
-
-
-class Stage(Command, frozen=True, kw_only=True):
-    """A release lies on the disk, verified and durable."""
-
-    slot: Slot
-
-
-class Unstage(Command, frozen=True, kw_only=True):
-    """The pending release is not wanted any more."""
-
-    reason: str
-
-
-class Withdraw(Command, frozen=True, kw_only=True):
-    """The publisher took releases back."""
-
-    release_ids: frozenset[Digest]
-
-
-class See(Command, frozen=True, kw_only=True):
-    """A manifest of a channel was acted on."""
-
-    channel: str
-    sequence: int
-
-
-class Begin(Command, frozen=True, kw_only=True):
-    """A session starts: swap if there is something to swap in, and take a try."""
-
-    session_id: str
-    engine: str | None = None
-    external: bool = False
-
-
-class Complete(Command, frozen=True, kw_only=True):
-    """A generation came to its end in a session."""
-
-    session_id: str
-
-
-class Confirm(Command, frozen=True, kw_only=True):
-    """A session gives the verdict "good"."""
-
-    session_id: str
-
-
-class Fail(Command, frozen=True, kw_only=True):
-    """A session gives the verdict "bad". A strike costs a try; otherwise the device rolls back at once."""
-
-    session_id: str
-    reason: str
-    strike: bool = False
-    app_version: str | None = None
-
-
-class End(Command, frozen=True, kw_only=True):
-    """A session ended cleanly."""
-
-    session_id: str
-
-
-class Die(Command, frozen=True, kw_only=True):
-    """A session's process is gone without a clean end.
-
-    `busy` says whether the model was loading or generating, or None where that is not known, as after a power cut:
-    then a try that was taken before the load stays lost, and nothing more.
-    """
-
-    session_id: str
-    busy: bool | None
-    app_version: str | None = None
-
-
-class RollBack(Command, frozen=True, kw_only=True):
-    """Somebody asks for the previous release."""
-
-    reason: str
-    app_version: str | None = None
 
 
 Step = tuple[State, tuple[Event, ...]]
@@ -153,6 +80,14 @@ def apply(state: State, command: Command) -> Step:
             hint="install a release with: overair device update",
         )
     return rule(state, command)
+
+
+def is_quarantined(state: State, release_id: Digest, app_version: str | None) -> bool:
+    """Whether a release failed here, and neither the app nor the engine has changed since."""
+    return any(
+        q.release_id == release_id and (q.app_version, q.engine) == (app_version, state.engine)
+        for q in state.quarantine
+    )
 
 
 def would_change(state: State, commands: Iterable[Command]) -> bool:
@@ -183,9 +118,11 @@ def _event(what: Happening, slot: Slot, at: str, *, reason: str = "", replaced: 
 def _stage(state: State, c: Stage) -> Step:
     if state.current is not None and state.current.id == c.slot.id:
         raise IllegalEventError(f"{c.slot.release.version} is current already: there is nothing to stage")
-    if any(q.release_id == c.slot.id for q in state.quarantine):
-        state = replace(state, quarantine=tuple(q for q in state.quarantine if q.release_id != c.slot.id))
-    return replace(state, pending=c.slot), (_event(Happening.STAGED, c.slot, c.at),)
+    # The offer may be older than the quarantine: another process staged it too, and it failed meanwhile.
+    if is_quarantined(state, c.slot.id, c.app_version):
+        raise IllegalEventError(f"{c.slot.release.version} is in quarantine: it is not staged again")
+    kept = tuple(q for q in state.quarantine if q.release_id != c.slot.id)
+    return replace(state, pending=c.slot, quarantine=kept), (_event(Happening.STAGED, c.slot, c.at),)
 
 
 def _unstage(state: State, c: Unstage) -> Step:

@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
-from overair.core import slots
+from overair.core import commands, slots
 from overair.core.select import Device, select
-from overair.device.manifest import fetch_manifest, manifest_url
+from overair.device.manifest import fetch_manifest, manifest_url, succession
 from overair.errors import ManifestError, TrustError
 from overair.host import clock
 from overair.model.manifest import Manifest
@@ -12,10 +12,11 @@ from overair.model.offer import Answer, Offer
 from overair.model.release import Release
 from overair.store.config import Config
 from overair.store.store import Store
-from overair.transport.http import HTTP, resolve
+from overair.transport.http import resolve
+from overair.transport.source import Source
 
 
-def check(store: Store, config: Config, http: HTTP) -> Answer:
+def check(store: Store, config: Config, http: Source) -> Answer:
     """Ask the publisher which release this device should run.
 
     Raises:
@@ -40,7 +41,7 @@ def _check_succession(store: Store, config: Config, manifest: Manifest) -> None:
             f"{config.url} is the manifest of channel {manifest.channel}, this device follows {config.channel}",
             hint="set the URL of the right channel with: overair device init",
         )
-    seen = store.read().sequences.get(config.channel, 0)
+    seen = store.read().sequences.get(succession(config), 0)
     if manifest.schema is not None and manifest.sequence < seen:
         raise TrustError(
             f"{config.url} is manifest {manifest.sequence} of channel {config.channel}, and {seen} was seen before",
@@ -52,18 +53,18 @@ def _note(store: Store, config: Config, manifest: Manifest) -> None:
     """Write down the sequence, and which of this device's releases were taken back, if that is news."""
     withdrawn = frozenset(w.sha256 for w in manifest.withdrawn if w.tier == config.tier)
     at = clock.timestamp(clock.utc_now())
-    commands: tuple[slots.Command, ...] = (
-        slots.See(at=at, channel=config.channel, sequence=manifest.sequence),
-        slots.Withdraw(at=at, release_ids=withdrawn),
+    news: tuple[commands.Command, ...] = (
+        commands.See(at=at, channel=succession(config), sequence=manifest.sequence),
+        commands.Withdraw(at=at, release_ids=withdrawn),
     )
     state = store.read()
     pending = state.pending
     went_back = manifest.schema is None and config.tier in manifest.models and pending is not None
     if went_back and state.current is not None and state.current.id == manifest.release(config.tier).id:
-        commands = (*commands, slots.Unstage(at=at, reason="the publisher went back"))
-    if slots.would_change(state, commands):
+        news = (*news, commands.Unstage(at=at, reason="the publisher went back"))
+    if slots.would_change(state, news):
         with store.lock():
-            store.apply(*commands)
+            store.apply(*news)
 
 
 def _with_addresses(release: Release, base: str) -> Release:

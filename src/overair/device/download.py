@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from overair.core import slots
+from msgspec.structs import replace
+
+from overair.core import commands
 from overair.core.plan import Plan, make_plan
 from overair.errors import DeferredError
 from overair.host import clock, disk
@@ -16,7 +18,7 @@ from overair.model.state import Slot
 from overair.store.partial import Partial
 from overair.store.store import Store
 from overair.transport.download import download as fetch
-from overair.transport.http import HTTP
+from overair.transport.source import Source
 
 OnProgress = Callable[[Progress], None]
 
@@ -35,8 +37,9 @@ def download(
     store: Store,
     release: Release,
     *,
-    http: HTTP,
+    http: Source,
     conditions: Conditions,
+    app_version: str | None = None,
     on_progress: OnProgress | None = None,
     cancel: threading.Event | None = None,
 ) -> Staged:
@@ -62,29 +65,37 @@ def download(
         meter = _Meter(release, on_progress)
         for step in todo.steps:
             _bring(store, step.artifact, http=http, conditions=conditions, meter=meter, cancel=cancel)
-        stage(store, release)
+        stage(store, release, app_version=app_version)
         store.forget_partials(keep=frozenset())
     return Staged(release=release, bytes_fetched=todo.bytes_to_fetch, seconds=time.monotonic() - started)
 
 
-def stage(store: Store, release: Release) -> None:
+def from_repository(release: Release, base_url: str) -> Release:
+    """The release with its blobs at their places in the repository, wherever else the manifest says they are."""
+    artifacts = tuple(replace(a, url=f"{base_url}/blobs/sha256/{a.sha256[:2]}/{a.sha256}") for a in release.artifacts)
+    return replace(release, artifacts=artifacts)
+
+
+def stage(store: Store, release: Release, *, app_version: str | None = None) -> None:
     """Name a release, whose blobs are all here, as the one that the next session starts.
 
     Raises:
+        IllegalEventError: It is current already, or in quarantine.
         StorageError: The disk refused.
         LockedError: Another process changes the store.
     """
     with store.lock():
         store.blobs.install(release)
         proven = any(slot.proven for slot in store.read().slots() if slot.id == release.id)
-        store.apply(slots.Stage(at=clock.timestamp(clock.utc_now()), slot=Slot(release=release, proven=proven)))
+        at = clock.timestamp(clock.utc_now())
+        store.apply(commands.Stage(at=at, slot=Slot(release=release, proven=proven), app_version=app_version))
 
 
 def _bring(
     store: Store,
     artifact: Artifact,
     *,
-    http: HTTP,
+    http: Source,
     conditions: Conditions,
     meter: "_Meter",
     cancel: threading.Event | None,

@@ -8,7 +8,7 @@ import uuid
 
 import msgspec
 
-from overair.core import slots
+from overair.core import commands
 from overair.errors import IllegalEventError, StorageError
 from overair.host import clock
 from overair.model.release import Bundle
@@ -41,17 +41,16 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
     at = clock.timestamp(clock.utc_now())
     with store.lock():
         before = store.read()
-        ended = tuple(
-            slots.Die(at=at, session_id=s.id, busy=None, app_version=app_version) for s in before.sessions if s.external
-        )
+        external = [session.id for session in before.sessions if session.external]
+        ended = [commands.Die(at=at, session_id=name, busy=None, app_version=app_version) for name in external]
         deaths = store.deaths(before, clock.boot_id(), at, app_version)
-        state, _ = store.apply(*ended, *deaths, slots.Begin(at=at, session_id=session_id, external=True))
+        state, _ = store.apply(*ended, *deaths, commands.Begin(at=at, session_id=session_id, external=True))
         if state.current is None:
             raise IllegalEventError("nothing is installed yet")
         try:
             bundle = store.blobs.install(state.current.release)
         except StorageError:  # nobody will open it, so it costs no try
-            store.apply(slots.End(at=at, session_id=session_id))
+            store.apply(commands.End(at=at, session_id=session_id))
             raise
     swapped = before.pending is not None and before.pending.id == bundle.id
     return Swapped(session=session_id, bundle=bundle, swapped=swapped)
@@ -71,4 +70,4 @@ def confirm(store: Store) -> None:
             raise IllegalEventError(
                 "there is nothing to confirm", hint="start a session first with: overair device swap"
             )
-        store.apply(slots.Confirm(at=clock.timestamp(clock.utc_now()), session_id=sessions[-1].id))
+        store.apply(commands.Confirm(at=clock.timestamp(clock.utc_now()), session_id=sessions[-1].id))

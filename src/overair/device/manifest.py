@@ -15,7 +15,8 @@ from overair.model.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from overair.store.config import Config
 from overair.store.durable import write_file
 from overair.store.store import Store
-from overair.transport.http import HTTP, Document
+from overair.transport.http import Document
+from overair.transport.source import Source
 
 REFRESH_LIMIT_S: Final = 120.0
 FILE_LIMIT_S: Final = 60.0
@@ -26,7 +27,7 @@ _NOTE_EVERY: Final = timedelta(hours=1)
 _LOG: Final = logging.getLogger("overair")
 
 
-def fetch_manifest(store: Store, config: Config, http: HTTP) -> Manifest:
+def fetch_manifest(store: Store, config: Config, http: Source) -> Manifest:
     """The manifest of the channel that this device follows.
 
     Raises:
@@ -53,7 +54,12 @@ def base_url(config: Config) -> str:
     return folder.removesuffix(f"/{config.channel}")
 
 
-def _signed(store: Store, config: Config, http: HTTP) -> Manifest:
+def succession(config: Config) -> str:
+    """What the sequence of manifests is remembered under: another repository counts for itself."""
+    return f"{config.channel} {base_url(config)}"
+
+
+def _signed(store: Store, config: Config, http: Source) -> Manifest:
     """What the chain of signatures from the embedded root vouches for."""
     from overair.trust.client import TrustClient
 
@@ -72,7 +78,7 @@ def _signed(store: Store, config: Config, http: HTTP) -> Manifest:
     return parse_manifest(data)
 
 
-def _fetcher(http: HTTP) -> Callable[[str, int], bytes]:
+def _fetcher(http: Source) -> Callable[[str, int], bytes]:
     """Gets small files; all of them together may take so long and no longer."""
     deadline = time.monotonic() + REFRESH_LIMIT_S
 
@@ -88,7 +94,7 @@ def _fetcher(http: HTTP) -> Callable[[str, int], bytes]:
     return fetch
 
 
-def _plain(store: Store, config: Config, http: HTTP) -> Manifest:
+def _plain(store: Store, config: Config, http: Source) -> Manifest:
     """What the server says; one that has not changed does not travel twice."""
     url = manifest_url(config)
     _LOG.warning("the manifest of %s is not signed: whoever controls that server chooses the model", url)

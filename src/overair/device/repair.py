@@ -2,14 +2,13 @@
 
 from overair.model.release import Artifact, Release
 from overair.model.report import Verified
-from overair.store.blobs import remove_tree
 from overair.store.partial import Partial
 from overair.store.store import Store
 from overair.transport.download import download as fetch
-from overair.transport.http import HTTP
+from overair.transport.source import Source
 
 
-def verify(store: Store, http: HTTP, *, repair: bool) -> Verified:
+def verify(store: Store, http: Source, *, repair: bool) -> Verified:
     """Compare every installed file with its digest; with `repair`, fetch the bad ones again.
 
     Raises:
@@ -24,24 +23,27 @@ def verify(store: Store, http: HTTP, *, repair: bool) -> Verified:
     for release in {slot.id: slot.release for slot in store.read().slots()}.values():
         for artifact in release.artifacts:
             wrong = store.blobs.verify(artifact)
-            if wrong is None:
+            installed = store.blobs.verify_installed(release, artifact) if wrong is None else None
+            if wrong is None and installed is None:
                 sound += 1
                 continue
-            sentence = f"{artifact.name} of {release.version} is {wrong}"
+            if repair and wrong is not None:
+                _fetch_again(store, artifact, http)
             if repair:
-                _fetch_again(store, release, artifact, http)
-                repaired.append(sentence)
-            else:
-                damaged.append(sentence)
+                _reinstall(store, release)
+            (repaired if repair else damaged).append(f"{artifact.name} of {release.version} is {wrong or installed}")
     return Verified(sound=sound, repaired=tuple(repaired), damaged=tuple(damaged))
 
 
-def _fetch_again(store: Store, release: Release, artifact: Artifact, http: HTTP) -> None:
-    """Put a good blob in the place of a bad one; a running session keeps what it has open."""
+def _fetch_again(store: Store, artifact: Artifact, http: Source) -> None:
+    """Put a good blob in the place of a bad one."""
     with store.download_lock(), Partial.open(store.layout.partial, artifact.sha256, artifact.size_bytes) as partial:
         path = fetch(http, artifact.url, size_bytes=artifact.size_bytes, sha256=artifact.sha256, partial=partial)
+        with store.lock():
+            store.blobs.adopt(path, artifact)
+
+
+def _reinstall(store: Store, release: Release) -> None:
     with store.lock():
-        store.blobs.adopt(path, artifact)
-        remove_tree(store.layout.release(release.id))
-        store.blobs.install(release)
+        store.blobs.reinstall(release)
         store.refresh_links()

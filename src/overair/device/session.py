@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from overair.core import slots
+from overair.core import commands
 from overair.engines.base import Engine
 from overair.errors import (
     EngineError,
@@ -114,7 +114,7 @@ class Session:
         with self._generating():
             text = self._engine.generate(prompt, max_tokens=max_tokens)
         if text.strip() and not self._settled:
-            self._settled = self._report(slots.Confirm(at=_now(), session_id=self.id))
+            self._settled = self._report(commands.Confirm(at=_now(), session_id=self.id))
             self._collect_garbage()
         return text
 
@@ -126,7 +126,7 @@ class Session:
             LockedError: Another process changed the store all the time.
             StorageError: The disk refused.
         """
-        self._apply(slots.Confirm(at=_now(), session_id=self.id))
+        self._apply(commands.Confirm(at=_now(), session_id=self.id))
         self._settled = True
         self._mark(busy=False)
         self._collect_garbage()
@@ -138,7 +138,7 @@ class Session:
             LockedError: Another process changed the store all the time.
             StorageError: The disk refused.
         """
-        self._apply(slots.Fail(at=_now(), session_id=self.id, reason=reason, app_version=self._app_version))
+        self._apply(commands.Fail(at=_now(), session_id=self.id, reason=reason, app_version=self._app_version))
         self._settled = True
 
     def _begin(self) -> None:
@@ -151,7 +151,7 @@ class Session:
                 at = _now()
                 deaths = self._store.deaths(self._store.read(), boot, at, self._app_version)
                 name = self._engine.version if self._engine else None
-                state = self._apply_locked(*deaths, slots.Begin(at=at, session_id=self.id, engine=name))
+                state = self._apply_locked(*deaths, commands.Begin(at=at, session_id=self.id, engine=name))
                 self._bundle = self._open(state)
         except StorageError as error:
             self._end()
@@ -183,7 +183,7 @@ class Session:
         """Report a failed load; whether there is another release to run now."""
         failed = self.bundle
         noted = self._report(
-            slots.Fail(
+            commands.Fail(
                 at=_now(),
                 session_id=self.id,
                 # The folder says nothing about the model, and may say who the user is.
@@ -212,7 +212,7 @@ class Session:
         except EngineError as error:
             reason = f"does not answer: {error.message}"
             self._report(
-                slots.Fail(at=_now(), session_id=self.id, reason=reason, strike=True, app_version=self._app_version)
+                commands.Fail(at=_now(), session_id=self.id, reason=reason, strike=True, app_version=self._app_version)
             )
             self._settled = False  # the next answer clears the count again
             raise
@@ -222,7 +222,7 @@ class Session:
     def _end(self) -> None:
         """Give the try back, unless it is lost. Where that cannot be noted, the lease goes on saying "idle"."""
         self._mark(busy=False)
-        noted = self._report(slots.End(at=_now(), session_id=self.id))
+        noted = self._report(commands.End(at=_now(), session_id=self.id))
         self._let_go(keep_note=not noted)
 
     def _let_go(self, *, keep_note: bool) -> None:
@@ -245,7 +245,7 @@ class Session:
         if self._lease is not None:
             self._lease.set_busy(busy)
 
-    def _report(self, command: slots.Command) -> bool:
+    def _report(self, command: commands.Command) -> bool:
         """Tell the state what happened; a disk that refuses must not stop the model from working."""
         try:
             self._apply(command)
@@ -254,11 +254,11 @@ class Session:
             return False
         return True
 
-    def _apply(self, command: slots.Command) -> None:
+    def _apply(self, command: commands.Command) -> None:
         with self._store.lock():
             self._apply_locked(command)
 
-    def _apply_locked(self, *commands: slots.Command) -> State:
+    def _apply_locked(self, *commands: commands.Command) -> State:
         state, events = self._store.apply(*commands)
         self.happened += events
         for event in events:

@@ -8,12 +8,13 @@ from typing import Final, Self
 
 from msgspec.structs import replace
 
-from overair import __version__
-from overair.core import slots
+from overair._version import __version__
+from overair.core import commands
 from overair.core.plan import Plan
 from overair.device.check import check
-from overair.device.download import OnProgress, download, plan
+from overair.device.download import OnProgress, download, from_repository, plan
 from overair.device.external import Swapped, confirm, swap
+from overair.device.manifest import base_url, succession
 from overair.device.repair import verify
 from overair.device.session import Session
 from overair.device.trust import embed, require_trust, root_bytes
@@ -27,7 +28,9 @@ from overair.model.report import Staged, Status, Verified, slot_status, trial_st
 from overair.store import history
 from overair.store.config import Config, checked
 from overair.store.store import Store
+from overair.transport.folder import Folder
 from overair.transport.http import HTTP
+from overair.transport.source import Source
 
 _INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --root root.json --tier TIER"
 
@@ -85,20 +88,26 @@ class Updater:
                 self._store.configure(config)
         return config
 
+    def _source(self, folder: str | Path | None) -> Source:
+        return self._http if folder is None else Folder(Path(folder), base_url(self.config))
+
     @property
     def path(self) -> Path:
         """The store's folder."""
         return self._store.layout.root
 
-    def check(self) -> Answer:
+    def check(self, *, folder: str | Path | None = None) -> Answer:
         """Ask the publisher which release this device should run.
+
+        Args:
+            folder: A copy of the repository to ask instead of the network; it takes the same checks.
 
         Raises:
             NetworkError: The manifest did not come.
             ManifestError: It is not one, or that of another channel.
             TrustError: It is older than one that this device acted on.
         """
-        return check(self._store, self.config, self._http)
+        return check(self._store, self.config, self._source(folder))
 
     def plan(self, offer: Offer, *, conditions: Conditions | None = None) -> Plan:
         """What a download of the offer will do, and what stands in its way.
@@ -115,6 +124,7 @@ class Updater:
         conditions: Conditions | None = None,
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
+        folder: str | Path | None = None,
     ) -> Staged:
         """Fetch the offered release and stage it; the next session starts it.
 
@@ -123,6 +133,7 @@ class Updater:
             conditions: What must hold before the download starts.
             on_progress: Called at most ten times a second.
             cancel: Set it to stop; what came is kept.
+            folder: A copy of the repository to take the files from.
 
         Raises:
             DeferredError: A condition does not hold.
@@ -133,9 +144,10 @@ class Updater:
         """
         return download(
             self._store,
-            offer.release,
-            http=self._http,
+            offer.release if folder is None else from_repository(offer.release, base_url(self.config)),
+            http=self._source(folder),
             conditions=conditions or Conditions(),
+            app_version=self.config.app_version,
             on_progress=on_progress,
             cancel=cancel,
         )
@@ -146,16 +158,17 @@ class Updater:
         conditions: Conditions | None = None,
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
+        folder: str | Path | None = None,
     ) -> Staged | UpToDate | Deferred:
         """Check, and download what is offered.
 
         Raises:
             OverairError: See `check` and `download`.
         """
-        answer = self.check()
+        answer = self.check(folder=folder)
         if not isinstance(answer, Offer):
             return answer
-        return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel)
+        return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel, folder=folder)
 
     def session(self, engine: Engine | str | None = None) -> Session:
         """A session with the current release, a context manager.
@@ -200,8 +213,11 @@ class Updater:
         """
         at = clock.timestamp(clock.utc_now())
         with self._store.lock():
-            deaths = self._store.deaths(self._store.read(), clock.boot_id(), at, self.config.app_version)
-            self._store.apply(*deaths, slots.RollBack(at=at, reason=reason, app_version=self.config.app_version))
+            before = self._store.read()
+            deaths = self._store.deaths(before, clock.boot_id(), at, self.config.app_version)
+            after, _ = self._store.apply(*deaths)
+            if after.current == before.current:  # else a crash that nobody had noticed has rolled it back already
+                self._store.apply(commands.RollBack(at=at, reason=reason, app_version=self.config.app_version))
         return self.status()
 
     def status(self) -> Status:
@@ -220,7 +236,7 @@ class Updater:
             pending=slot_status(state.pending),
             trial=trial_status(state),
             quarantine=state.quarantine,
-            sequence=state.sequences.get(self.config.channel, 0),
+            sequence=state.sequences.get(succession(self.config), 0),
             sessions=len(state.sessions),
         )
 

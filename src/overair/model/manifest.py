@@ -6,6 +6,7 @@ nothing but the classic names, and `Manifest.release` and its siblings hand out 
 tell the two apart.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -35,12 +36,14 @@ BASIS_POINTS: Final = 10_000
 
 ChannelName = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", max_length=63, description="a stream of releases, as stable"),
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)", max_length=63, description="a stream of releases, as stable"
+    ),
 ]
 Timestamp = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$",
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
         max_length=20,
         description="UTC, as 2026-11-23T10:00:00Z",
     ),
@@ -161,6 +164,8 @@ def parse_manifest(data: bytes) -> Manifest:
     for tier, entry in models.items():
         _convert(entry, TierEntry, f"$.models.{tier}")
     manifest = _convert(document, Manifest, "$")
+    for path, moment in (("$.published_at", manifest.published_at), ("$.expires", manifest.expires)):
+        _check_moment(moment, path)
     for tier in manifest.models:
         _check_tier(tier, manifest)
     return manifest
@@ -226,6 +231,16 @@ def _check_tier(tier: str, manifest: Manifest) -> None:
     for place, part in (("", entry), (".rollback", entry.rollback), (".candidate", entry.candidate)):
         if part is not None:
             _check_entry(part, f"$.models.{tier}{place}")
+    if entry.candidate is not None:
+        _check_moment(entry.candidate.rollout.starts_at, f"$.models.{tier}.candidate.rollout.starts_at")
+
+
+def _check_moment(text: str | None, path: str) -> None:
+    """A pattern lets the 99th of a month through."""
+    try:
+        datetime.fromisoformat(text or "1970-01-01T00:00:00Z")
+    except ValueError as error:
+        raise ManifestError(f"manifest: expected a moment in UTC, as 2026-11-23T10:00:00Z at {path}") from error
 
 
 def _check_entry(entry: ReleaseEntry, path: str) -> None:

@@ -17,7 +17,7 @@ MAX_ARTIFACTS: Final = 256
 # A name becomes a file name in `releases/<id>/`: no separator, no leading dot, nothing that Windows reserves.
 NAME_PATTERN: Final = (
     r"^(?!([Cc][Oo][Nn]|[Pp][Rr][Nn]|[Aa][Uu][Xx]|[Nn][Uu][Ll]|([Cc][Oo][Mm]|[Ll][Pp][Tt])[0-9])(\.|$))"
-    r"[A-Za-z0-9_]([A-Za-z0-9._+-]{0,126}[A-Za-z0-9_+-])?$"
+    r"[A-Za-z0-9_]([A-Za-z0-9._+-]{0,126}[A-Za-z0-9_+-])?$(?!\n)"
 )
 
 FileSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_FILE_BYTES, description="bytes")]
@@ -28,7 +28,7 @@ FileName = Annotated[
 URL = Annotated[str, msgspec.Meta(min_length=1, max_length=8192, description="http(s), or relative to the manifest")]
 TierName = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", max_length=63, description="a size class, as 1b"),
+    msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)", max_length=63, description="a size class, as 1b"),
 ]
 
 

@@ -73,7 +73,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         tries_left: How many more times the current release may be started before it has to do well.
         sessions: Sessions that began and have not ended.
         quarantine: What is not tried again.
-        sequences: The highest manifest sequence that was acted on, by channel.
+        sequences: The highest manifest sequence that was acted on, by channel and repository.
         engine: The engine, with its version, that the last session used.
     """
 

@@ -6,7 +6,7 @@ from typing import Final
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _WEB: Final = re.compile(r"(?i:https?)://[^/?#\s@]+(?:[/?#].*)?")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
-_CLIMBING: Final = re.compile(r"(?i)(^|[/\\])(\.|%2e){1,2}($|[/\\?#])")
+_CLIMBING: Final = re.compile(r"(?i)(^|/|\\|%2f|%5c)(\.|%2e){1,2}($|/|\\|%2f|%5c)")
 
 
 def is_safe_url(text: str) -> bool:

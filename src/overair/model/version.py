@@ -9,12 +9,13 @@ from overair.errors import UsageError
 
 MAX_LENGTH: Final = 128
 
-_NUMBER: Final = r"(0|[1-9]\d*)"
-_IDENTIFIER: Final = r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
+_NUMBER: Final = r"(0|[1-9][0-9]*)"
+_IDENTIFIER: Final = r"(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)"
+# `$` alone also matches before a final newline, which the look-ahead refuses.
 PATTERN: Final = (
     rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
     rf"(-{_IDENTIFIER}(\.{_IDENTIFIER})*)?"
-    r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$"
+    r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$(?!\n)"
 )
 
 VersionText = Annotated[

@@ -53,14 +53,27 @@ class Blobs:
         Raises:
             StorageError: The disk refused.
         """
-        path = self._layout.blob(artifact.sha256)
+        return _what_is_wrong(self._layout.blob(artifact.sha256), artifact)
+
+    def verify_installed(self, release: Release, artifact: Artifact) -> str | None:
+        """What is wrong with the file that engines open, where it is not the sound blob itself.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        path = self._layout.release(release.id) / artifact.name
         with durable.storage_errors("read", path):
-            try:
-                with path.open("rb") as file:
-                    actual = hashlib.file_digest(file, "sha256").hexdigest()
-            except FileNotFoundError:
-                return "missing"
-        return None if actual == artifact.sha256 else f"damaged: its digest is {actual}"
+            if path.exists() and path.samefile(self._layout.blob(artifact.sha256)):
+                return None
+        return _what_is_wrong(path, artifact)
+
+    def reinstall(self, release: Release) -> None:
+        """Make the files that engines open anew from the blobs; a running session keeps what it has open.
+
+        Raises:
+            StorageError: The disk refused, or a blob of the release is missing.
+        """
+        self._link_all(release, self._layout.release(release.id))
 
     def install(self, release: Release) -> Bundle:
         """Make the files of a release openable under their own names, and say where they are.
@@ -139,6 +152,16 @@ def _is_same(copy: Path, original: Path) -> bool:
     """Whether a file is a link to another or, where there are no links, the copy that `link_or_copy` made of it."""
     ours, theirs = copy.stat(), original.stat()
     return copy.samefile(original) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+
+
+def _what_is_wrong(path: Path, artifact: Artifact) -> str | None:
+    with durable.storage_errors("read", path):
+        try:
+            with path.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return "missing"
+    return None if actual == artifact.sha256 else f"damaged: its digest is {actual}"
 
 
 def bundle_of(release: Release, folder: Path) -> Bundle:

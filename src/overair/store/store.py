@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from overair.core import slots
+from overair.core import commands, slots
 from overair.core.retention import blobs_to_keep, releases_to_keep
 from overair.errors import StorageError
 from overair.model.events import Event
@@ -101,7 +101,7 @@ class Store:
         """The metadata that this device trusts."""
         return TrustFiles(self.layout.trust)
 
-    def apply(self, *commands: slots.Command) -> tuple[State, tuple[Event, ...]]:
+    def apply(self, *commands: commands.Command) -> tuple[State, tuple[Event, ...]]:
         """Apply commands in one durable write; returns the new state and what happened. The lock must be held.
 
         What other programs look at, the history and the links, is refreshed after the state and may be lost.
@@ -136,10 +136,10 @@ class Store:
             slot = getattr(state, name)
             self.blobs.refresh_link(name, slot.release if slot else None)
 
-    def deaths(self, state: State, boot_id: str, at: str, app_version: str | None) -> tuple[slots.Die, ...]:
+    def deaths(self, state: State, boot_id: str, at: str, app_version: str | None) -> tuple[commands.Die, ...]:
         """The commands that account for the sessions whose process is gone."""
         return tuple(
-            slots.Die(
+            commands.Die(
                 at=at,
                 session_id=session.id,
                 busy=leases.was_busy(self.layout.leases, session.id, boot_id),

@@ -13,7 +13,8 @@ from overair.core import retry
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, OverairError
 from overair.model.digest import Digest
 from overair.transport.failures import AnswerError, shown
-from overair.transport.http import HTTP, Stream
+from overair.transport.source import Body
+from overair.transport.source import Source as Web
 
 BUFFER_BYTES: Final = 512 * 1024
 FLOOR_BYTES: Final = 1024
@@ -63,7 +64,7 @@ class Partial(Protocol):
 
 
 def download(
-    http: HTTP,
+    http: Web,
     url: str,
     *,
     size_bytes: int,
@@ -130,7 +131,7 @@ def download(
 class _Transfer:
     """One file on its way: what is here, its hash, and the rules for taking more."""
 
-    http: HTTP
+    http: Web
     url: str
     size_bytes: int
     partial: Partial
@@ -203,7 +204,7 @@ class _Transfer:
                 f"cannot fetch {shown(self.url)}: it ended after {self.partial.length} of {self.size_bytes} bytes"
             )
 
-    def _open(self) -> Stream:
+    def _open(self) -> Body:
         """Continue if that is possible, or begin at the first byte."""
         source = self.partial.source
         if source is not None and self._can_continue():
@@ -224,7 +225,7 @@ class _Transfer:
         self._hasher = hashlib.sha256()
         self.continued = False
 
-    def _refuse_another_file(self, stream: Stream) -> None:
+    def _refuse_another_file(self, stream: Body) -> None:
         if stream.total == self.size_bytes:
             return
         if stream.content_type == "text/html":
@@ -239,7 +240,7 @@ class _Transfer:
                 hint="check for an update again; if this repeats, the publisher must upload the file again",
             )
 
-    def _receive(self, stream: Stream, floor: "_Floor") -> bool:
+    def _receive(self, stream: Body, floor: "_Floor") -> bool:
         """Take what has come; False at the end. One byte more than promised is asked for, to notice it."""
         missing = self.size_bytes - self.partial.length
         asked_at = self.clock()

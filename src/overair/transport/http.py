@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 from overair.errors import IntegrityError, NetworkError, OverairError, UsageError
-from overair.transport.failures import shown, unexpected_status
+from overair.transport.failures import AnswerError, shown, unexpected_status
 from overair.transport.watch import Watch
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _BLOCK_BYTES: Final = 64 * 1024
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})|\*)")
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 _NOT_IN_URLS: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_LOGIN_PAGE: Final = "is there a login page on this network? try again on another network"
+_OTHER_HOST: Final = "is there a login page on this network? if not, the publisher has to name the new address"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +253,17 @@ def _redirected(url: str, answer: "BaseHTTPResponse") -> str:
     if not location:
         raise unexpected_status(url, answer.status, None)
     target = urljoin(url, location.strip())
+    leads = f"cannot fetch {shown(url)}: it redirects"
     if not _is_web_url(target):
-        raise NetworkError(f"cannot fetch {shown(url)}: it redirects to {shown(target)}, which is refused")
+        raise AnswerError(f"{leads} to {shown(target)}, which is refused", status=answer.status)
     if url.startswith("https:") and not target.startswith("https:"):
-        raise NetworkError(
-            f"cannot fetch {shown(url)}: it redirects from https to {shown(target)}, which is refused",
-            hint="is there a login page on this network? try again on another network",
+        raise AnswerError(
+            f"{leads} from https to {shown(target)}, which is refused", status=answer.status, hint=_LOGIN_PAGE
+        )
+    # A manifest may name any host, a server may not: whoever controls one must not send its devices elsewhere.
+    if urlsplit(target).hostname != urlsplit(url).hostname:
+        raise AnswerError(
+            f"{leads} to another host, to {shown(target)}, which is refused", status=answer.status, hint=_OTHER_HOST
         )
     return target
 

@@ -16,6 +16,7 @@ from tuf.api.metadata import TargetFile
 
 from overair.errors import IntegrityError, TrustError
 from overair.model.digest import Digest, parse_digest
+from overair.model.manifest import MAX_MANIFEST_BYTES
 from overair.trust.metadata import check_root, expired, expiry, refusals
 from overair.trust.ports import Fetch, Files
 from overair.trust.updater import DurableUpdater, Fetched
@@ -65,14 +66,7 @@ class TrustClient:
             StorageError: The disk refused.
         """
         self._refreshed = None
-        root = self._bootstrap if self._bootstrap is not None else self._files.read("root.json")
-        if root is None:
-            raise TrustError("this device has no trusted root", hint="embed one with: overair device init --root FILE")
-        check_root(root, what="the root that this device trusts")
-        updater = DurableUpdater(self._files, Fetched(self._fetch), self._metadata_url, root, self._now)
-        with self._refusals(updater):
-            updater.refresh()
-        self._refreshed = updater
+        self._refreshed = self._refresh()
 
     def target_info(self, path: str) -> Target | None:
         """What is signed for `path`, found through the delegations (TUF 5.6.7); None when nobody signed it.
@@ -83,7 +77,7 @@ class TrustClient:
         return None if found is None else _target(found)
 
     def fetch_target(self, path: str, base_url: str, *, cached: bytes | None = None) -> bytes:
-        """Fetch a small target and verify it (TUF 5.7). Models are downloaded elsewhere.
+        """Fetch a target of at most 5 MB, a manifest, and verify it (TUF 5.7). Models are downloaded elsewhere.
 
         Args:
             path: The target's path.
@@ -101,22 +95,34 @@ class TrustClient:
             )
         if cached is not None and _is_signed(found, cached):
             return cached
-        data = self._fetch(f"{base_url.rstrip('/')}/{self._published_path(found)}", found.length)
+        url = f"{base_url.rstrip('/')}/{self._published_path(found)}"
+        data = self._fetch(url, min(found.length, MAX_MANIFEST_BYTES))
         with refusals(path, hint=_CHANGED):
             found.verify_length_and_hashes(data)
         return data
 
     def _find(self, path: str) -> TargetFile | None:
-        if self._refreshed is None:
-            self.refresh()
-        updater = self._refreshed
-        if updater is None:
-            raise AssertionError("refresh returns refreshed or raises")
+        updater = self._current()
         with self._refusals(updater):
             return updater.get_targetinfo(path)
 
+    def _current(self) -> DurableUpdater:
+        if self._refreshed is None:
+            self._refreshed = self._refresh()
+        return self._refreshed
+
+    def _refresh(self) -> DurableUpdater:
+        root = self._bootstrap if self._bootstrap is not None else self._files.read("root.json")
+        if root is None:
+            raise TrustError("this device has no trusted root", hint="embed one with: overair device init --root FILE")
+        check_root(root, what="the root that this device trusts")
+        updater = DurableUpdater(self._files, Fetched(self._fetch), self._metadata_url, root, self._now)
+        with self._refusals(updater):
+            updater.refresh()
+        return updater
+
     def _published_path(self, target: TargetFile) -> str:
-        if self._refreshed is None or not self._refreshed.consistent_snapshot:
+        if not self._current().consistent_snapshot:
             return target.path
         folder, slash, name = target.path.rpartition("/")
         digest = target.hashes.get("sha256") or next(iter(target.hashes.values()))

@@ -16,7 +16,6 @@ MAX_SNAPSHOT_BYTES: Final = 2_000_000
 MAX_TARGETS_BYTES: Final = 5_000_000
 
 _ONLINE: Final = frozenset({"timestamp", "snapshot"})
-_TOP_LEVEL: Final = frozenset({"root", "targets"}) | _ONLINE
 
 
 @contextmanager
@@ -55,25 +54,17 @@ def check_root(data: bytes, *, what: str = "the root to embed") -> int:
 
 def expired(role: str, expires: datetime, now: datetime) -> ExpiredError:
     """The error for a role whose metadata ran out at `expires`, when it is `now`."""
+    cure = "run: overair repo refresh" if role in _ONLINE else f"sign {role} anew: overair repo check says how"
     return ExpiredError(
         f"the {role} metadata expired on {expires:%Y-%m-%d %H:%M} UTC, and this clock says {now:%Y-%m-%d %H:%M} UTC",
-        hint="if the clock is right, " + renewal(role) + "; what is installed keeps running",
+        hint=f"if the clock is right, the publisher must {cure}; what is installed keeps running",
     )
-
-
-def renewal(role: str) -> str:
-    """What the publisher does to renew the role's metadata."""
-    return "the publisher must run: overair repo " + ("refresh" if role in _ONLINE else f"renew {_named(role)}")
 
 
 def expiry(data: bytes) -> datetime:
     """When metadata, verified before, expires."""
     signed: Signed = Metadata[Targets].from_bytes(data).signed
     return signed.expires
-
-
-def _named(role: str) -> str:
-    return role if role in _TOP_LEVEL else f"channel --channel {role}"
 
 
 def _first_line(error: Exception) -> str:

@@ -53,7 +53,10 @@ class Fetched(FetcherInterface):
             NetworkError: No whole answer came.
         """
         self.url, self.data = url, b""
-        data = self._get(url, min(max_length, MAX_TARGETS_BYTES))
+        limit = min(max_length, MAX_TARGETS_BYTES)
+        data = self._get(url, limit)
+        if len(data) > limit:
+            raise IntegrityError(f"{url} has more than {limit} bytes", hint="is the URL right? this is another file")
         if data[:256].lstrip().startswith(b"<"):
             raise IntegrityError(
                 f"{url} is a web page, not metadata",

@@ -1,0 +1,129 @@
+"""A copy of a repository in a folder: a USB stick, a share, a disk image.
+
+It stands in for the server, so a device takes the same checks: what comes from a stick is trusted no more than what
+comes from the network.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from overair.errors import HTTPStatusError, IntegrityError, NetworkError, StorageError
+from overair.model.urls import is_safe_url
+from overair.transport.http import Document, NotModified
+
+
+@dataclass(kw_only=True)
+class FolderBody:
+    """A file of the folder, read piece by piece."""
+
+    url: str
+    start: int
+    total: int | None
+    etag: str | None
+    content_type: str
+    file: BinaryIO
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Put the next bytes at the front of `buffer`, and return their number; 0 at the end.
+
+        Raises:
+            NetworkError: The folder cannot be read any more.
+        """
+        try:
+            data = self.file.read(len(buffer))
+        except OSError as error:
+            raise NetworkError(f"cannot read {self.file.name}: {error.strerror or error}") from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+
+class Folder:
+    """Answers for a repository's URL with the files of a folder.
+
+    Args:
+        folder: The copy of the published tree.
+        base_url: The address that the tree is published at; other addresses are not here.
+
+    Raises:
+        StorageError: There is no such folder.
+    """
+
+    def __init__(self, folder: Path, base_url: str) -> None:
+        self._folder = folder.resolve()
+        self._base_url = f"{base_url.rstrip('/')}/"
+        if not self._folder.is_dir():
+            raise StorageError(f"there is no folder {folder}", hint="name a folder with a copy of the repository")
+
+    def get(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        etag: str | None = None,  # noqa: ARG002 - reading anew costs nothing
+        total_timeout_s: float = 60.0,  # noqa: ARG002 - the disk has its own
+    ) -> Document | NotModified:
+        """Read a short document.
+
+        Raises:
+            HTTPStatusError: It is not in the folder (404).
+            IntegrityError: It is longer than `max_bytes`.
+            NetworkError: It cannot be read.
+        """
+        with self.open(url) as body:
+            data = body.file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise IntegrityError(f"{body.file.name} has more than {max_bytes} bytes")
+        return Document(data=data, etag=None, url=url)
+
+    def open(
+        self,
+        url: str,
+        *,
+        start: int = 0,
+        if_range: str | None = None,
+        cancel: threading.Event | None = None,  # noqa: ARG002 - no read of a folder waits for long
+    ) -> FolderBody:
+        """Begin to read a file, from its byte `start` on if it is still the same.
+
+        Raises:
+            HTTPStatusError: It is not in the folder (404).
+            NetworkError: It cannot be read.
+        """
+        path = self._path(url)
+        try:
+            file = path.open("rb")
+            stat = path.stat()
+        except FileNotFoundError as error:
+            raise HTTPStatusError(
+                f"{path} is not there", status=404, hint="copy the whole repository to the folder"
+            ) from error
+        except OSError as error:
+            raise NetworkError(f"cannot read {path}: {error.strerror or error}") from error
+        etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'
+        begin = start if if_range in {None, etag} else 0
+        file.seek(begin)
+        return FolderBody(url=url, start=begin, total=stat.st_size, etag=etag, content_type="", file=file)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def _path(self, url: str) -> Path:
+        """The file of an address: below the folder, wherever links in it lead."""
+        relative = url.removeprefix(self._base_url)
+        path = self._folder / relative
+        if relative == url or not is_safe_url(relative) or not path.resolve().is_relative_to(self._folder):
+            raise HTTPStatusError(
+                f"{url} is not in {self._folder}", status=404, hint="it is not part of the repository"
+            )
+        return path
