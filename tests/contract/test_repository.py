@@ -11,6 +11,7 @@ from overair.errors import GGUFError, IntegrityError, UsageError
 from overair.model.manifest import parse_manifest
 from overair.publish.build import device_name
 from overair.publish.repository import Repository
+from overair.trust import dsse
 from support.published import (
     BASE_URL,
     Clock,
@@ -111,7 +112,8 @@ def test_publish_says_what_it_did(repo: Repository, model: Path) -> None:
     assert progress[-1] == (size, size)
 
 
-def test_the_published_tree_has_the_layout_of_the_design(repo: Repository, model: Path) -> None:
+def test_the_published_tree_has_the_layout_of_the_design(tmp_path: Path, model: Path) -> None:
+    repo = Repository.init(tmp_path / "repo", base_url=BASE_URL, channels=["stable", "beta"], dev=True, clock=Clock())
     repo.publish([model], tier="1b", version="1.0.0")
     beta = repo.publish([model], tier="1b", version="1.0.0", channel="beta")
     tree = dict(files_below(repo.folder))
@@ -122,7 +124,14 @@ def test_the_published_tree_has_the_layout_of_the_design(repo: Repository, model
     assert beta.new_bytes == 0
     hashed = {name: data for name, data in tree.items() if name.startswith("targets/")}
     assert set(hashed.values()) == {tree["manifest.json"], tree["beta/manifest.json"]}
-    assert len(tree) == 1 + 1 + 3 + 2
+    for name in ("manifest.json", "stable/manifest.json", "beta/manifest.json"):
+        assert dsse.payload(tree[name.replace(".json", ".dsse.json")]) == tree[name]
+    versions = [1, *(1, 2, 3), *(1, 2), *(1, 2), 1]  # root, snapshot, stable, beta, targets
+    roles = ["root", *["snapshot"] * 3, *["stable"] * 2, *["beta"] * 2, "targets"]
+    metadata = {f"metadata/{version}.{role}.json" for version, role in zip(versions, roles, strict=True)}
+    assert {name for name in tree if name.startswith("metadata/")} == {*metadata, "metadata/timestamp.json"}
+    # The settings, a blob, the plain copies and their envelopes, the hashed manifests, the metadata.
+    assert len(tree) == 1 + 1 + 3 + 3 + 2 + 10
     release = parse_manifest(tree["manifest.json"]).release("1b")
     assert [(a.role, a.name, a.sha256) for a in release.artifacts] == [("model", "model.gguf", digest)]
 
@@ -178,9 +187,10 @@ def test_a_refused_publish_leaves_no_file_behind(repo: Repository, model: Path, 
 @pytest.mark.parametrize("content", [b"", b"<html>login</html>", None], ids=["empty", "html", "truncated"])
 def test_a_broken_gguf_is_refused_by_name(repo: Repository, model: Path, content: bytes | None) -> None:
     model.write_bytes(model.read_bytes()[:-1] if content is None else content)
+    before = list(files_below(repo.folder))
     with pytest.raises(GGUFError, match=r"model\.gguf"):
         repo.publish([model], tier="1b", version="1.0.0")
-    assert [name for name, _ in files_below(repo.folder)] == ["repository.json"]
+    assert list(files_below(repo.folder)) == before
 
 
 def test_a_missing_file_a_folder_and_no_file_are_refused(repo: Repository, tmp_path: Path) -> None:
@@ -193,13 +203,14 @@ def test_a_missing_file_a_folder_and_no_file_are_refused(repo: Repository, tmp_p
 
 def test_a_file_that_changes_while_it_is_read_is_refused(repo: Repository, tmp_path: Path) -> None:
     path = model_file(tmp_path / "m.gguf", floats=1 << 20)
+    before = list(files_below(repo.folder))
 
     def touch(_done: int, _total: int) -> None:
         os.utime(path, ns=(1, 1))
 
     with pytest.raises(IntegrityError, match="changed while"):
         repo.publish([path], tier="1b", version="1.0.0", on_progress=touch)
-    assert [name for name, _ in files_below(repo.folder)] == ["repository.json"]
+    assert list(files_below(repo.folder)) == before
 
 
 def test_a_damaged_blob_is_found_and_the_same_publish_mends_it(repo: Repository, model: Path) -> None:
@@ -342,17 +353,15 @@ def test_withdraw_takes_a_release_back(repo: Repository, model: Path, tmp_path: 
 
 
 def test_fields_that_this_program_does_not_know_survive(repo: Repository, model: Path, tmp_path: Path) -> None:
+    entry = {"url": "old.gguf", "size_bytes": 9, "sha256": "a" * 64, "min_app_version": "1.0.0", "x_badge": "new"}
+    plain = {"current_version": "0.9.0", "models": {"1b": entry}, "x_survey": {"url": "https://example.com"}}
+    (repo.folder / "manifest.json").write_text(json.dumps(plain))
     repo.publish([model], tier="1b", version="1.0.0")
-    path = repo.folder / "stable" / "manifest.json"
-    document = json.loads(path.read_bytes())
-    document["x_survey"] = {"url": "https://example.com"}
-    document["models"]["1b"]["x_badge"] = "new"
-    path.write_text(json.dumps(document))
     repo.publish([model_file(tmp_path / "new.gguf", 2)], tier="1b", version="1.1.0")
     after = json.loads((repo.folder / "manifest.json").read_bytes())
     assert after["x_survey"] == {"url": "https://example.com"}
     assert after["models"]["1b"]["x_badge"] == "new"
-    assert [f for f in repo.check() if f.level != "info"] == []
+    assert after["current_version"] == "1.1.0"
 
 
 def test_a_manifest_written_by_hand_is_the_beginning_of_the_log(repo: Repository, model: Path) -> None:
@@ -360,6 +369,10 @@ def test_a_manifest_written_by_hand_is_the_beginning_of_the_log(repo: Repository
     entry = {"url": "models/old.gguf", "size_bytes": 9, "sha256": digest, "min_app_version": "1.0.0"}
     plain = {"current_version": "0.9.0", "models": {"1b": entry, "3b": entry}, "rollback_version": "0.8.0"}
     (repo.folder / "manifest.json").write_text(json.dumps(plain))
+    assert ("warning", "stable/manifest.json") in [(f.level, f.path) for f in repo.check()]
+    with pytest.raises(UsageError, match="nothing to return to"):
+        repo.rollback(tier="1b", reason="bad")
+    assert not (repo.folder / "manifest.dsse.json").exists(), "nothing is signed for lying there"
     done = repo.publish([model], tier="1b", version="1.0.0")
     assert done.sequence == 1
     manifest = repo.manifest()
@@ -387,7 +400,8 @@ def test_check_tells_errors_warnings_and_leftovers_apart(tmp_path: Path, model: 
         ("info", "blobs/incoming-0.tmp"),
         ("error", "manifest.json"),
         ("error", blob.relative_to(repo.folder).as_posix()),
-        ("warning", "stable/manifest.json"),
+        ("warning", "metadata/timestamp.json"),
+        ("warning", "metadata/2.snapshot.json"),
     }
     blob.unlink()
     assert "missing, and a manifest names it" in [f.message for f in repo.check()]

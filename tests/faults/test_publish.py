@@ -14,13 +14,15 @@ import pytest
 from overair.errors import LockedError, NoSpaceError, StorageError
 from overair.model.manifest import Manifest, parse_manifest
 from overair.publish.repository import Repository
-from support.published import BASE_URL, Clock, files_below, model_file
+from overair.trust import dsse
+from support.published import BASE_URL, Clock, FolderDevice, files_below, model_file
 
 CHILD = """
 import sys
+from datetime import UTC, datetime
 from overair.errors import OverairError
 from overair.publish.repository import Repository
-repo = Repository(sys.argv[1])
+repo = Repository(sys.argv[1], keys=sys.argv[4], clock=lambda: datetime(2026, 11, 23, 11, tzinfo=UTC))
 try:
     if sys.argv[2] == "publish":
         repo.publish(sys.argv[3], tier="1b", version="1.2.0")
@@ -42,17 +44,21 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
-    """A repository with two releases."""
+    """A repository with two releases; its keys are in `start-keys` beside it, for copies of it too."""
     folder = tmp_path / "start"
-    repo = Repository.init(folder, base_url=BASE_URL, dev=True)
+    repo = Repository.init(folder, base_url=BASE_URL, dev=True, clock=Clock())
     for number in (1, 2):
         repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
     return folder
 
 
+def keys_beside(folder: Path) -> Path:
+    return folder.with_name("start-keys")
+
+
 def run_child(folder: Path, command: str, model: Path, *strace: str) -> int:
     """Run a publisher under strace; returns its exit status, 137 if it was killed."""
-    program = [sys.executable, "-B", "-c", CHILD, str(folder), command, str(model)]
+    program = [sys.executable, "-B", "-c", CHILD, str(folder), command, str(model), str(keys_beside(folder))]
     calls = f"trace={','.join(CHANGING_CALLS)}"
     tracer = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", calls, *strace]
     done = subprocess.run(tracer + program, capture_output=True, timeout=60, check=False)
@@ -78,9 +84,13 @@ def calls_of(start: Path, command: str, model: Path, tmp_path: Path) -> list[tup
 
 
 def read(path: Path) -> Manifest:
-    """What a reader makes of a plain copy: it is whole, and every blob that it names is there."""
-    manifest = parse_manifest(path.read_bytes())
-    folder = path.parent if (path.parent / "blobs").exists() else path.parent.parent
+    """What a reader makes of a plain copy."""
+    return whole(path.read_bytes(), path.parent if (path.parent / "blobs").exists() else path.parent.parent)
+
+
+def whole(data: bytes, folder: Path) -> Manifest:
+    """A manifest, and every blob that it names is there."""
+    manifest = parse_manifest(data)
     for entry in manifest.models.values():
         for one in (entry, entry.rollback, entry.candidate):
             if one is not None:
@@ -89,19 +99,37 @@ def read(path: Path) -> Manifest:
     return manifest
 
 
-def assert_readable(folder: Path, versions: set[str]) -> None:
+def device_of(start: Path, folder: Path, store: Path) -> FolderDevice:
+    """A device that has seen the state of `start`, and looks at `folder` now."""
+    root = (keys_beside(start) / "root.json").read_bytes()
+    assert whole(FolderDevice(start, store, root).manifest(), start).sequence == 2
+    return FolderDevice(folder, store)
+
+
+def assert_readable(folder: Path, device: FolderDevice, versions: set[str]) -> None:
+    """What is signed is the old or the new manifest, and plain copies and envelopes are not ahead of it."""
+    states = {(2, "1.1.0"), *((3, version) for version in versions)}
+    signed = whole(device.manifest(), folder)
+    assert (signed.sequence, signed.current_version) in states
     for copy in (folder / "manifest.json", folder / "stable" / "manifest.json"):
-        manifest = read(copy)
-        assert (manifest.sequence, manifest.current_version) in {(2, "1.1.0"), *((3, version) for version in versions)}
+        for manifest in (read(copy), whole(dsse.payload(envelope_of(copy).read_bytes()), folder)):
+            assert (manifest.sequence, manifest.current_version) in states
+            assert manifest.sequence <= signed.sequence
 
 
-def assert_finished(folder: Path, version: str) -> None:
-    repo = Repository(folder)
+def envelope_of(copy: Path) -> Path:
+    return copy.with_name("manifest.dsse.json")
+
+
+def assert_finished(folder: Path, device: FolderDevice, version: str) -> None:
+    repo = Repository(folder, keys=keys_beside(folder), clock=Clock())
     assert [finding for finding in repo.check(deep=True) if finding.level == "error"] == []
     assert [entry.sequence for entry in repo.log()] == [3, 2, 1]
     assert not [name for name, _ in files_below(folder) if name.endswith(".tmp")]
-    assert read(folder / "manifest.json").current_version == version
-    assert (folder / "manifest.json").read_bytes() == (folder / "stable" / "manifest.json").read_bytes()
+    data = device.manifest()
+    assert whole(data, folder).current_version == version
+    for copy in (folder / "manifest.json", folder / "stable" / "manifest.json"):
+        assert copy.read_bytes() == dsse.payload(envelope_of(copy).read_bytes()) == data
 
 
 @needs_strace
@@ -124,7 +152,12 @@ def test_every_name_is_given_after_its_bytes_are_durable_and_before_the_next_ste
     digest = hashlib.sha256((start / "manifest.json").read_bytes()).hexdigest()
     assert [re.sub(r"[0-9a-f]{2}/[0-9a-f]{64}$", "", target) for target in targets] == [
         "blobs/sha256/",
+        "metadata/4.stable.json",
+        "metadata/4.snapshot.json",
         f"targets/stable/{digest}.manifest.json",
+        "metadata/timestamp.json",
+        "stable/manifest.dsse.json",
+        "manifest.dsse.json",
         "stable/manifest.json",
         "manifest.json",
     ]
@@ -137,20 +170,21 @@ def test_a_publisher_killed_at_any_call_leaves_a_whole_state_and_the_same_comman
     start: Path, model: Path, tmp_path: Path, command: str, version: str
 ) -> None:
     calls = calls_of(start, command, model, tmp_path)
-    assert len(calls) > 20
+    assert len(calls) > 50
     for name, number in calls:
         folder = tmp_path / "killed"
         shutil.copytree(start, folder)
         rc = run_child(folder, command, model, "-e", f"inject={name}:signal=SIGKILL:when={number}")
         assert rc == KILLED, f"{name} {number} was not reached"
-        assert_readable(folder, {version})
+        device = device_of(start, folder, tmp_path / f"device-{name}-{number}")
+        assert_readable(folder, device, {version})
         # At another time of day, so that the same command makes another manifest.
-        repo = Repository(folder, clock=Clock())
+        repo = Repository(folder, keys=keys_beside(start), clock=Clock())
         if command == "publish":
             repo.publish(model, tier="1b", version=version)
         else:
             repo.rollback(tier="1b", reason="bad")
-        assert_finished(folder, version)
+        assert_finished(folder, device, version)
         shutil.rmtree(folder)
 
 
@@ -170,10 +204,11 @@ def test_a_call_that_fails_is_a_storage_error_and_the_same_command_finishes(
         rc = run_child(folder, "publish", model, "-e", f"inject={name}:error={error}:when={number}")
         # The note of who holds the lock is the one thing that may fail.
         assert rc in {0, StorageError.exit_code}
-        assert_readable(folder, {"1.2.0"})
+        device = device_of(start, folder, tmp_path / f"device-{number}")
+        assert_readable(folder, device, {"1.2.0"})
         assert not list(folder.glob("blobs/*.tmp"))
-        Repository(folder).publish(model, tier="1b", version="1.2.0")
-        assert_finished(folder, "1.2.0")
+        Repository(folder, keys=keys_beside(start), clock=Clock()).publish(model, tier="1b", version="1.2.0")
+        assert_finished(folder, device, "1.2.0")
         shutil.rmtree(folder)
 
 
@@ -203,6 +238,28 @@ def test_a_full_disk_is_reported_and_what_was_published_stays(small_disk: Path, 
     assert repo.check(deep=True) == []
     repo.publish(model_file(tmp_path / "small.gguf", 2), tier="1b", version="1.1.0")
     assert read(repo.folder / "manifest.json").current_version == "1.1.0"
+
+
+def test_a_disk_that_is_full_for_the_metadata_leaves_the_old_state(small_disk: Path, tmp_path: Path) -> None:
+    repo = Repository.init(small_disk / "repo", base_url=BASE_URL, keys=tmp_path / "start-keys", dev=True, clock=Clock())
+    for number in (1, 2):
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
+    device = FolderDevice(repo.folder, tmp_path / "device", repo.root_path.read_bytes())
+    new = model_file(tmp_path / "new.gguf", 3)
+    (repo.folder / "targets" / "padding").write_bytes(b"x" * 4096)
+    while True:  # one page less each time, until the publication goes through
+        filler = fill(small_disk)
+        for path in (repo.folder / "targets").glob("page-*"):
+            path.unlink()
+        try:
+            repo.publish(new, tier="1b", version="1.2.0")
+        except NoSpaceError:
+            break
+        finally:
+            filler.unlink()
+    assert_readable(repo.folder, device, {"1.2.0"})
+    repo.publish(new, tier="1b", version="1.2.0")
+    (repo.folder / "targets" / "padding").unlink()
 
 
 HOLDER = """
@@ -243,8 +300,9 @@ def test_the_lock_of_a_killed_publisher_holds_nobody_up(start: Path, model: Path
         assert other.stdout.readline() == "copying\n"
         assert list(start.glob("blobs/*.tmp"))
         other.kill()
-    Repository(start).publish(model, tier="1b", version="1.2.0")
-    assert_finished(start, "1.2.0")
+    device = device_of(start, start, tmp_path / "device")
+    Repository(start, clock=Clock()).publish(model, tier="1b", version="1.2.0")
+    assert_finished(start, device, "1.2.0")
 
 
 def test_publishers_at_the_same_moment_lose_nothing(start: Path, tmp_path: Path) -> None:

@@ -114,3 +114,39 @@ def test_a_service_that_crashes_over_and_over_gets_the_previous_model_back(site:
         assert ask("device", "check", "--store", store)["reason"] == "quarantined"
         assert ask("device", "gc", "--store", store)["bytes_freed"] > 500_000
         assert len(list((store / "blobs").iterdir())) == 1
+
+
+def test_a_state_whose_copies_are_both_damaged_is_rebuilt_and_says_what_was_lost(site: Path, tmp_path: Path) -> None:
+    store = tmp_path / "device"
+    with Server(site) as server:
+        set_up(site, store, server.url)
+        for seed, version in enumerate(["1.0.0", "1.1.0"]):
+            publish(site, version, write_tiny_model(tmp_path / f"{version}.gguf", seed=seed))
+            ask("device", "update", "--store", store)
+            ask("device", "swap", "--store", store)
+            ask("device", "confirm", "--store", store)
+    for number in range(2):
+        (store / f"state.{number}.json").write_bytes(b"\0" * 64)
+    ran = run("device", "status", "--store", store)
+    assert ran.code == 27
+    assert "overair device recover" in ran.err
+    recovered = ask("device", "recover", "--store", store)
+    assert (recovered["current"], recovered["previous"]) == ("1.1.0", "1.0.0")
+    assert recovered["lost"]
+    assert all(Path(path).read_bytes() == b"\0" * 64 for path in recovered["kept"])
+    path = Path(ask("device", "swap", "--store", store)["path"])
+    assert path.read_bytes() == (tmp_path / "1.1.0.gguf").read_bytes()
+    assert run("device", "recover", "--store", store).code == 2
+
+
+def test_a_damaged_copy_of_the_state_is_mended_from_the_other(site: Path, tmp_path: Path) -> None:
+    store = tmp_path / "device"
+    with Server(site) as server:
+        set_up(site, store, server.url)
+        publish(site, "1.0.0", write_tiny_model(tmp_path / "model.gguf"))
+        ask("device", "update", "--store", store)
+    (store / "state.0.json").write_bytes(b"rotten")
+    ran = run("device", "swap", "--store", store)
+    assert ran.code == 0
+    assert "mended" in ran.err
+    assert (store / "state.0.json").read_bytes() == (store / "state.1.json").read_bytes()

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from overair.errors import HTTPStatusError, IntegrityError
 from overair.publish.repository import Repository
+from overair.trust.client import TrustClient
 from support.gguf_files import F32, UINT16, assemble, key, tensor, text_key, u32_key
+from support.trust_server import DiskFiles
 
 BASE_URL = "https://cdn.example.com/models"
 START = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
@@ -70,6 +73,37 @@ def sha256_of(path: Path) -> str:
 def new_repository(folder: Path, clock: Clock | None = None, *, base_url: str = BASE_URL) -> Repository:
     Repository.init(folder, base_url=base_url, dev=True)
     return Repository(folder, clock=clock or Clock())
+
+
+class FolderDevice:
+    """A device that verifies signatures, and reads the published tree from its folder.
+
+    Args:
+        folder: The published tree.
+        store: Where it keeps its metadata.
+        root: What it trusts; None: what it trusted before.
+    """
+
+    def __init__(self, folder: Path, store: Path, root: bytes | None = None) -> None:
+        self._folder = folder
+        self._files = DiskFiles(store)
+        self._root = root
+
+    def manifest(self, channel: str = "stable", *, now: datetime = START) -> bytes:
+        """The manifest that is signed for a channel; the device's files move on."""
+        client = TrustClient(
+            self._files, metadata_url=f"{BASE_URL}/metadata", fetch=self._fetch, now=now, bootstrap_root=self._root
+        )
+        return client.fetch_target(f"{channel}/manifest.json", f"{BASE_URL}/targets")
+
+    def _fetch(self, url: str, max_bytes: int, /) -> bytes:
+        path = self._folder / url.removeprefix(f"{BASE_URL}/")
+        if not path.is_file():
+            raise HTTPStatusError(f"{url} is not there", status=404)
+        data = path.read_bytes()
+        if len(data) > max_bytes:
+            raise IntegrityError(f"{url} has more than {max_bytes} bytes")
+        return data
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:

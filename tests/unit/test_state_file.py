@@ -1,14 +1,15 @@
 """Two copies of the state, and what is believed of them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from overair.errors import StateUnreadableError, StorageError
 from overair.model.state import Quarantined, State
-from overair.store.state_file import MAX_STATE_BYTES, load_state, save_state
+from overair.store.state_file import MAX_STATE_BYTES, Loaded, save_state
+from overair.store.state_file import load_state as load
 from support.states import AT, digest_of, slot
 
 
@@ -17,16 +18,16 @@ def state(generation: int) -> State:
     return State(generation=generation, current=slot(f"1.0.{generation}"), tries_left=3, quarantine=(entry,))
 
 
+def load_state(copies: Sequence[Path]) -> State:
+    return load(copies).state
+
+
 @pytest.fixture
 def copies(tmp_path: Path) -> tuple[Path, Path]:
     paths = (tmp_path / "state.0.json", tmp_path / "state.1.json")
     for generation in (1, 2):
-        save_state(paths, state(generation))
+        save_state(paths, state(generation), first=0)
     return paths
-
-
-def newest(copies: tuple[Path, Path]) -> Path:
-    return copies[0]
 
 
 def test_a_new_device_has_an_empty_state(tmp_path: Path) -> None:
@@ -34,13 +35,16 @@ def test_a_new_device_has_an_empty_state(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "reading writes nothing"
 
 
-def test_copies_alternate_and_the_newest_counts(copies: tuple[Path, Path]) -> None:
-    before = [path.read_bytes() for path in copies]
-    assert load_state(copies) == state(2)
-    save_state(copies, state(3))
-    assert copies[0].read_bytes() == before[0], "the newest copy was overwritten"
-    assert copies[1].read_bytes() != before[1]
-    assert load_state(copies) == state(3)
+def test_both_copies_hold_the_newest_state(copies: tuple[Path, Path]) -> None:
+    assert copies[0].read_bytes() == copies[1].read_bytes()
+    assert load(copies) == Loaded(state(2), ("", ""))
+
+
+def test_a_write_that_ends_after_the_first_copy_holds_and_the_other_is_behind(copies: tuple[Path, Path]) -> None:
+    before = copies[1].read_bytes()
+    save_state(copies, state(3), first=0)
+    copies[1].write_bytes(before)
+    assert load(copies) == Loaded(state(3), ("", "state.1.json is behind"))
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -62,7 +66,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_damaged_copy_leaves_the_other(copies: tuple[Path, Path], which: int, damage: str) -> None:
     copies[which].write_bytes(DAMAGES[damage](copies[which].read_bytes()))
-    assert load_state(copies) == state(1 if copies[which] == newest(copies) else 2)
+    loaded = load(copies)
+    assert loaded.state == state(2)
+    assert loaded.damage[which].startswith(f"state.{which}.json: ")
+    assert loaded.damage[1 - which] == ""
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -88,29 +95,28 @@ def test_one_copy_missing_and_the_other_damaged_is_no_new_device(copies: tuple[P
 
 def test_one_copy_missing_leaves_the_other(copies: tuple[Path, Path]) -> None:
     copies[0].unlink()
-    assert load_state(copies) == state(1)
+    assert load(copies) == Loaded(state(2), ("state.0.json is missing", ""))
 
 
 def test_the_next_write_replaces_the_damaged_copy(copies: tuple[Path, Path]) -> None:
-    copies[0].write_bytes(b"damaged")
-    believed = load_state(copies)
-    save_state(copies, state(believed.generation + 1))
-    copies[1].unlink()
-    assert load_state(copies) == state(2)
+    copies[1].write_bytes(b"damaged")
+    save_state(copies, state(3), first=1)
+    copies[0].unlink()
+    assert load_state(copies) == state(3)
 
 
 def test_a_write_that_was_cut_off_leaves_both_copies(copies: tuple[Path, Path]) -> None:
     half = copies[1].read_bytes()[:40]
     copies[1].with_name("state.1.json.tmp").write_bytes(half)
     assert load_state(copies) == state(2)
-    save_state(copies, state(3))
+    save_state(copies, state(3), first=0)
     assert load_state(copies) == state(3)
 
 
 def test_a_checksum_that_is_made_to_fit_does_not_hide_a_wrong_value(copies: tuple[Path, Path]) -> None:
     for path in copies:
         path.unlink()
-    save_state(copies, State(generation=1, current=slot("1.0.0"), tries_left=99))
+    save_state(copies, State(generation=1, current=slot("1.0.0"), tries_left=99), first=0)
     with pytest.raises(StateUnreadableError, match="tries_left"):
         load_state(copies)
 

@@ -249,6 +249,18 @@ def verify(
         raise typer.Exit(IntegrityError.exit_code)
 
 
+@app.command(epilog="Example: overair device recover --store dev")
+def recover(store: StoreDir, as_json: Json = False) -> None:
+    """Rebuild a state that cannot be read, from what can be proved, and say what was lost."""
+    with _open(store) as updater:
+        found = updater.recover()
+    lines = [f"current: {found.current or 'nothing'}", f"previous: {found.previous or 'nothing'}"]
+    lines += [f"pending: {found.pending}"] if found.pending else []
+    lines += [f"in quarantine: {', '.join(found.quarantine)}"] if found.quarantine else []
+    lines += [f"lost: {line}" for line in found.lost] + [f"kept: {path}" for path in found.kept]
+    output.result(found, lines, as_json=as_json)
+
+
 @app.command(epilog="Example: overair device gc --store dev")
 def gc(store: StoreDir, as_json: Json = False) -> None:
     """Remove the files that no slot and no session needs."""

@@ -300,7 +300,9 @@ def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Ste
     pending = None if good is not None and state.pending is not None and state.pending.id == good.id else state.pending
     quarantine = (*kept, entry)[-MAX_QUARANTINE:]
     state = _count_anew(replace(state, current=good, previous=None, pending=pending, quarantine=quarantine))
-    events: tuple[Event, ...] = (_event(Happening.QUARANTINED, bad, at, reason=reason),)
+    # Whom the quarantine binds goes into the history too: a state that is lost is rebuilt from there.
+    barred = _event(Happening.QUARANTINED, bad, at, reason=reason)
+    events: tuple[Event, ...] = (replace(barred, app_version=app_version, engine=state.engine),)
     if good is not None:
         events = (_event(Happening.ROLLED_BACK, good, at, reason=reason, replaced=bad), *events)
     return state, events

@@ -9,6 +9,7 @@ import uuid
 import msgspec
 
 from overair.core import commands
+from overair.device.repair import report_mended
 from overair.errors import IllegalEventError, StorageError
 from overair.host import clock
 from overair.model.release import Bundle
@@ -40,6 +41,7 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
     session_id = uuid.uuid4().hex
     at = clock.timestamp(clock.utc_now())
     with store.lock():
+        report_mended(store)
         before = store.read()
         external = [session.id for session in before.sessions if session.external]
         ended = [commands.Die(at=at, session_id=name, busy=None, app_version=app_version) for name in external]

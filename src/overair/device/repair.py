@@ -1,11 +1,18 @@
 """Find what rotted on the disk, and fetch it again."""
 
+import contextlib
+import logging
+from typing import Final
+
+from overair.errors import StorageError
 from overair.model.release import Artifact, Release
 from overair.model.report import Verified
 from overair.store.partial import Partial
 from overair.store.store import Store
 from overair.transport.download import download as fetch
 from overair.transport.source import Source
+
+_LOG: Final = logging.getLogger("overair")
 
 
 def verify(store: Store, http: Source, *, repair: bool) -> Verified:
@@ -33,6 +40,17 @@ def verify(store: Store, http: Source, *, repair: bool) -> Verified:
                 _reinstall(store, release)
             (repaired if repair else damaged).append(f"{artifact.name} of {release.version} is {wrong or installed}")
     return Verified(sound=sound, repaired=tuple(repaired), damaged=tuple(damaged))
+
+
+def report_mended(store: Store) -> None:
+    """Repair a damaged copy of the state from the other, and say so. The store's lock must be held.
+
+    Raises:
+        StateUnreadableError: No copy can be read.
+    """
+    with contextlib.suppress(StorageError):
+        for wrong in store.mend_state():
+            _LOG.warning("a copy of the state was mended from the other: %s", wrong)
 
 
 def _fetch_again(store: Store, artifact: Artifact, http: Source) -> None:

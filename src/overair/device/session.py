@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from overair.core import commands
+from overair.device.repair import report_mended
 from overair.engines.base import Engine
 from overair.errors import (
     EngineError,
@@ -149,6 +150,7 @@ class Session:
             self._lease = Lease(self._store.layout.leases, self.id, boot)
             with self._store.lock():
                 at = _now()
+                report_mended(self._store)
                 deaths = self._store.deaths(self._store.read(), boot, at, self._app_version)
                 name = self._engine.version if self._engine else None
                 state = self._apply_locked(*deaths, commands.Begin(at=at, session_id=self.id, engine=name))

@@ -1,9 +1,10 @@
 """What a device trusts: the publisher's root, or, if it was told so, anybody."""
 
+import contextlib
 from pathlib import Path
 from typing import Final
 
-from overair.errors import StorageError, UsageError
+from overair.errors import StorageError, TrustError, UsageError
 from overair.store.config import Config
 from overair.store.store import Store
 
@@ -53,16 +54,23 @@ def require_trust(store: Store, config: Config, root: bytes | None) -> None:
 
 
 def embed(store: Store, root: bytes | None) -> None:
-    """Make a root the trust of a device that has none.
+    """Make a root the trust of a device that has none, or only a damaged one.
+
+    A device that has one keeps it: it may have followed the publisher to newer keys than those in the app.
 
     Raises:
-        TrustError: It is not a root, or the device trusts another one already.
+        TrustError: It is not a root.
         StorageError: The disk refused.
     """
     if root is None:
         return
     from overair.trust.client import embed_root
+    from overair.trust.metadata import check_root
 
     files = store.trust_files()
-    if files.read("root.json") is None:
-        embed_root(files, root)
+    present = files.read("root.json")
+    with contextlib.suppress(TrustError):
+        if present is not None:
+            check_root(present)
+            return
+    embed_root(files, root)

@@ -15,6 +15,7 @@ from overair.device.check import check
 from overair.device.download import OnProgress, download, from_repository, plan
 from overair.device.external import Swapped, confirm, swap
 from overair.device.manifest import base_url, succession
+from overair.device.recover import Recovered, recover
 from overair.device.repair import verify
 from overair.device.session import Session
 from overair.device.trust import embed, require_trust, root_bytes
@@ -257,6 +258,16 @@ class Updater:
             LockedError: Another process is downloading or changes the store.
         """
         return verify(self._store, self._http, repair=repair)
+
+    def recover(self) -> Recovered:
+        """Rebuild a state that cannot be read, from the models that are here and the history.
+
+        Raises:
+            UsageError: The state can be read: there is nothing to recover.
+            StorageError: The disk refused.
+            LockedError: Another process holds the store.
+        """
+        return recover(self._store)
 
     def collect_garbage(self) -> int:
         """Remove the files that no slot and no session needs; returns the bytes freed.

@@ -31,7 +31,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         release_id: The release.
         replaced: The version that it took the place of, or that took its place.
         reason: Why, in a line for people.
-        at: When; the store writes it.
+        at: When.
+        app_version: The app's version, for a quarantine.
+        engine: The engine and its version, for a quarantine.
     """
 
     what: Happening
@@ -41,3 +43,5 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replaced: str | None = None
     reason: str = ""
     at: Timestamp | None = None
+    app_version: str | None = None
+    engine: str | None = None

@@ -9,15 +9,20 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from overair.errors import IntegrityError
+from overair.errors import IntegrityError, TrustError, UsageError
 from overair.model.digest import Digest
 from overair.model.manifest import MAX_MANIFEST_BYTES, Manifest
+from overair.publish.described import TIMESTAMP_NAME, Described, describe
+from overair.publish.key_folder import has_keys, open_signing
 from overair.publish.rollout import EXPIRES_AFTER, timestamp
+from overair.publish.signing import METADATA, Signing, reader
 from overair.publish.tree import SETTINGS_NAME, Publication, Tree, is_there, read_small_file
 from overair.store.durable import storage_errors
+from overair.trust import dsse
 
-# A quarter of how long a manifest is valid.
+# A quarter of how long a manifest is valid, as of the roles.
 WARN_BEFORE_EXPIRY: Final = EXPIRES_AFTER / 4
+_RENEWALS: Final = {"timestamp": "", "snapshot": "", "targets": " --role targets", "root": " --role root"}
 
 Level = Literal["error", "warning", "info"]
 
@@ -44,34 +49,68 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def check_tree(tree: Tree, *, deep: bool, now: datetime) -> list[Finding]:
-    """Compare the tree with what its manifests say, and every blob with its digest if `deep`.
+def check_tree(tree: Tree, keys: Path, *, deep: bool, now: datetime) -> list[Finding]:
+    """Compare the tree with what its metadata and its manifests say, and every blob with its digest if `deep`.
+
+    Who signed is checked with the public keys in the folder `keys`, where there are any.
 
     Raises:
         StorageError: The disk refused.
     """
-    return list(_Check(tree, deep=deep, now=now).findings())
+    return list(_Check(tree, keys, deep=deep, now=now).findings())
 
 
 class _Check:
-    def __init__(self, tree: Tree, *, deep: bool, now: datetime) -> None:
-        self._tree = tree
+    def __init__(self, tree: Tree, keys: Path, *, deep: bool, now: datetime) -> None:
+        self._described: Described = describe(reader(tree))
+        self._tree = tree.signed(self._described.heads.get)
+        self._keys = keys
+        self._signing: Signing | None = None
         self._deep = deep
         self._now = now
         self._named: set[Path] = {tree.folder / SETTINGS_NAME}
         self._checked: set[tuple[Path, Digest]] = set()
-        self._knows_all = True
+        self._knows_all = not self._described.wrong
 
     def findings(self) -> Iterator[Finding]:
-        for channel in self._tree.channels():
+        yield from self._metadata()
+        for channel in self._channels():
             yield from self._head(channel)
             yield from self._log(channel)
         if self._knows_all:
             yield from self._leftovers()
 
+    def _metadata(self) -> Iterator[Finding]:
+        folder = self._tree.folder / METADATA
+        for name, what in self._described.wrong.items():
+            yield self._found("error", folder / name, what)
+        if not has_keys(self._keys):
+            message = f"who signed was not checked: there are no keys in {self._keys}"
+            yield self._found("info", folder / TIMESTAMP_NAME, message)
+        elif not self._described.wrong:
+            try:
+                self._signing = open_signing(self._tree, self._keys, None)
+            except (IntegrityError, TrustError, UsageError) as error:
+                yield self._found("error", folder / TIMESTAMP_NAME, error.message)
+            else:
+                yield from self._expiring(self._signing)
+
+    def _expiring(self, signing: Signing) -> Iterator[Finding]:
+        names = {**self._described.files, "root": f"{signing.root_version}.root.json"}
+        for role, expires in ((one.role, one.expires) for one in signing.expiring(now=self._now)):
+            level: Level = "error" if expires <= self._now else "warning"
+            word = "expired" if expires <= self._now else "expires"
+            renewal = _RENEWALS.get(role, f" --role channel --channel {role}")
+            message = f"{word} at {timestamp(expires)}: renew it with: overair repo refresh{renewal}"
+            yield self._found(level, self._tree.folder / METADATA / names[role], message)
+
+    def _channels(self) -> list[str]:
+        published = [channel for channel, digest in self._described.heads.items() if digest is not None]
+        return sorted({*published, *self._tree.channels()})
+
     def _head(self, channel: str) -> Iterator[Finding]:
         copies = self._tree.plain_copies(channel)
-        self._named.update(copies)
+        self._named.update(copies, self._tree.envelopes(channel))
         try:
             head = self._tree.head(channel)
         except IntegrityError as error:
@@ -79,21 +118,46 @@ class _Check:
             return
         if head is not None:
             yield from self._copies(channel, head)
+            yield from self._envelopes(channel, head)
             yield from self._expiry(copies[0], head.manifest)
             for file in _files(head.manifest):
                 yield from self._file(file)
+
+    def _envelopes(self, channel: str, head: Publication) -> Iterator[Finding]:
+        if self._described.heads.get(channel) is None:
+            if not self._described.wrong:
+                message = "is not signed: devices do not take it, and the next command that publishes builds on it"
+                yield self._found("warning", self._tree.plain_copies(channel)[0], message)
+            return
+        for path in self._tree.envelopes(channel):
+            try:
+                wrong = self._wrong_envelope(path, channel, head.data)
+            except (IntegrityError, TrustError) as error:
+                wrong = error.message
+            if wrong:
+                yield self._found("error", path, wrong)
+
+    def _wrong_envelope(self, path: Path, channel: str, data: bytes) -> str:
+        if not is_there(path):
+            return "missing: the next command that publishes writes it"
+        if dsse.payload(read_small_file(path, dsse.MAX_ENVELOPE_BYTES)) != data:
+            return "holds another manifest than is signed for the channel"
+        if self._signing is not None:
+            self._signing.check_envelope(channel, path)
+        return ""
 
     def _copies(self, channel: str, head: Publication) -> Iterator[Finding]:
         for path in (*self._tree.plain_copies(channel), self._tree.hashed_manifest(channel, head.sha256)):
             if not is_there(path):
                 yield self._found("error", path, "missing: the next command that publishes writes it")
             elif read_small_file(path, MAX_MANIFEST_BYTES) != head.data:
-                yield self._found("error", path, "differs from the newest manifest of the channel")
+                yield self._found("error", path, "differs from the manifest that is signed for the channel")
 
     def _expiry(self, path: Path, manifest: Manifest) -> Iterator[Finding]:
         if manifest.expires is not None and manifest.expires <= timestamp(self._now + WARN_BEFORE_EXPIRY):
-            expired = manifest.expires <= timestamp(self._now)
-            yield self._found("warning", path, f"{'expired' if expired else 'expires'} at {manifest.expires}")
+            word = "expired" if manifest.expires <= timestamp(self._now) else "expires"
+            message = f"{word} at {manifest.expires} for readers of the envelope: the next publication renews it"
+            yield self._found("warning", path, message)
 
     def _log(self, channel: str) -> Iterator[Finding]:
         try:
@@ -139,8 +203,15 @@ class _Check:
         with storage_errors("list", self._tree.folder):
             files = sorted(path for path in self._tree.folder.rglob("*") if path.is_file())
         for path in files:
-            if path not in self._named and not path.name.startswith("."):
+            if path not in self._named and not path.name.startswith(".") and not self._is_metadata(path):
                 yield self._found("info", path, "no manifest names it")
+
+    def _is_metadata(self, path: Path) -> bool:
+        """Whether it is the metadata of a role: old versions stay, and devices need every root."""
+        version, dot, rest = path.name.partition(".")
+        roles = {"root", *self._described.files}
+        is_version = version.isdecimal() and bool(dot) and rest.removesuffix(".json") in roles
+        return path.parent == self._tree.folder / METADATA and (is_version or path.name == TIMESTAMP_NAME)
 
     def _place(self, url: str) -> Path | None:
         """Where a URL of a manifest leads in this tree; manifests hold no URL that climbs."""

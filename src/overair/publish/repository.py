@@ -1,43 +1,34 @@
 """The publisher's facade: a published tree in a folder, and what may be done to it (DESIGN sections 5 and 7)."""
 
-import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from overair.errors import UsageError
 from overair.host.clock import utc_now
 from overair.model.manifest import (
     Manifest,
-    Predecessor,
     Rollout,
-    encode_manifest,
-    parse_manifest,
 )
 from overair.model.version import parse_version
 from overair.publish import build, upload
 from overair.publish import rollout as edits
 from overair.publish.check import Finding, check_tree
+from overair.publish.key_folder import ROOT_FILE, role_of, set_up
 from overair.publish.log import LogEntry, log_entries
 from overair.publish.names import base_url_of, channel_name, check_names, check_reason
-from overair.publish.releases import spelled_out, standing, version_of
+from overair.publish.releases import standing, version_of
 from overair.publish.results import Change, Published
 from overair.publish.rollout import Edit
-from overair.publish.signing import ROOT_FILE, Signing, open_keys, read_expiry, role_of, set_up
-from overair.publish.tree import SETTINGS_NAME, Publication, Settings, Tree, read_settings
+from overair.publish.tree import SETTINGS_NAME, Settings, Tree, read_settings
+from overair.publish.writer import LOCK_NAME, LOCK_TIMEOUT_S, Writer, restore
 from overair.store.durable import make_directory, write_file
 from overair.store.lock import exclusive
-from overair.trust.keys import ONLINE, Passphrase
-
-LOCK_NAME: Final = ".lock"
-LOCK_TIMEOUT_S: Final = 3.0
+from overair.trust.keys import ONLINE, ROOT, Passphrase, refuse_inside
 
 StrPath = str | PathLike[str]
 Clock = Callable[[], datetime]
@@ -74,7 +65,7 @@ class Repository:
             )
         self._tree = Tree(folder, settings)
         self._keys = _keys_folder(folder, keys)
-        self._passphrase = passphrase
+        self._writer = Writer(self._tree, self._keys, passphrase)
         self._clock = clock
 
     @classmethod
@@ -108,9 +99,12 @@ class Repository:
             StorageError: The disk refused.
         """
         folder = _folder(location)
-        settings = Settings(base_url=base_url_of(base_url), default_channel=channel_name(channels[0]))
-        names = [channel_name(channel) for channel in channels]
+        names = list(dict.fromkeys(channel_name(channel) for channel in channels))
+        if not names:
+            raise UsageError("no channel given", hint="name at least one, as stable")
+        settings = Settings(base_url=base_url_of(base_url), default_channel=names[0])
         key_folder = _keys_folder(folder, keys)
+        refuse_inside(key_folder, folder)
         make_directory(folder)
         with exclusive(folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
             there = read_settings(folder)
@@ -196,7 +190,7 @@ class Repository:
         sources = build.inspect(
             _paths(paths), adapters=_paths(adapters), projector=None if mmproj is None else Path(mmproj)
         )
-        with self._alone(channel) as log:
+        with self._writer.log(channel, now=self._clock()) as log:
             edits.refuse_old_version(log.manifests, tier, version)
             with upload.taking_in(self._tree, sources, on_progress) as blobs:
                 entry = build.describe(
@@ -212,7 +206,7 @@ class Repository:
                 )
                 data = log.encoded(edit)
                 new_bytes = upload.store_blobs(self._tree, blobs)
-            log.put(channel, data, now=self._clock())
+            log.put(data, now=self._clock())
         candidate = edit.manifest.models[tier].candidate
         return Published(
             tier=tier,
@@ -275,18 +269,47 @@ class Repository:
         return log_entries(self._tree.log(self._channel(channel)))[:limit]
 
     def check(self, *, deep: bool = False) -> list[Finding]:
-        """Whether all is there that the manifests name; with `deep` every blob is read and hashed.
+        """Whether all is there that the metadata and the manifests name, and whether signatures run out.
+
+        With `deep` every blob is read and hashed. Who signed is told by the keys, where they are at hand.
 
         Raises:
             StorageError: The disk refused.
         """
-        return check_tree(self._tree, deep=deep, now=self._clock())
+        return check_tree(self._tree, self._keys, deep=deep, now=self._clock())
+
+    def refresh(self, *, role: str = ONLINE, channel: str | None = None) -> None:
+        """Sign anew what would expire; with the online key alone, unless another role is named.
+
+        Raises:
+            UsageError: There is no such role, or keys are missing.
+            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
+        """
+        with self._writer.signing() as signing:
+            signing.renew(role_of(role, self._channel(channel)), now=self._clock())
+            if role == ROOT:
+                write_file(self.root_path, signing.root())
+
+    def rotate(self, role: str, *, channel: str | None = None) -> list[str]:
+        """Exchange the keys of `root`, `targets`, `online` or `channel` for new ones; returns the new keys' ids.
+
+        Raises:
+            UsageError: There is no such role, or keys are missing.
+            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
+        """
+        channel = self._channel(channel)
+        with self._writer.signing() as signing:
+            keyids = signing.rotate(role_of(role, channel), now=self._clock())
+            write_file(self.root_path, signing.root())
+            if role == "channel":
+                restore(self._tree, signing, channel)
+        return keyids
 
     def _change(self, tier: str, channel: str | None, edit_of: Callable[[edits.Log, datetime], Edit]) -> Change:
         channel = self._channel(channel)
-        with self._alone(channel) as log:
+        with self._writer.log(channel, now=self._clock()) as log:
             edit = edit_of(log.manifests, self._clock())
-            log.put(channel, log.encoded(edit), now=self._clock())
+            log.put(log.encoded(edit), now=self._clock())
         return Change(
             tier=tier,
             version=version_of(standing(edit.manifest, tier)),
@@ -297,99 +320,12 @@ class Repository:
             effect=edit.effect,
         )
 
-    def refresh(self, *, role: str = ONLINE, channel: str | None = None) -> None:
-        """Sign anew what would expire; with the online key alone, unless another role is named.
-
-        Raises:
-            UsageError: There is no such role, or keys are missing.
-            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
-        """
-        with self._signing() as signing:
-            signing.renew(role_of(role, self._channel(channel)), now=self._clock())
-            self._write_root(signing)
-
-    def rotate(self, role: str, *, channel: str | None = None) -> list[str]:
-        """Exchange the keys of `root`, `targets`, `online` or `channel` for new ones; returns the new keys' ids.
-
-        Raises:
-            UsageError: There is no such role, or keys are missing.
-            IntegrityError, LockedError, StorageError, TrustError: See `publish`.
-        """
-        with self._signing() as signing:
-            keyids = signing.rotate(role_of(role, self._channel(channel)), now=self._clock())
-            self._write_root(signing)
-            for name in signing.channels:
-                if (head := self._tree_of(signing).head(name)) is not None:
-                    signing.put_copies(name, head.data)
-        return keyids
-
-    @contextlib.contextmanager
-    def _signing(self) -> Iterator[Signing]:
-        """Be the only publisher, with the keys and the verified metadata at hand."""
-        with exclusive(self.folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
-            upload.clear_away(self._tree)
-            keyring = open_keys(self._keys, self.folder, self._passphrase)
-            yield Signing.load(self._tree, keyring, expiry=read_expiry(self._keys))
-
-    def _tree_of(self, signing: Signing) -> Tree:
-        return Tree(self.folder, self._tree.settings, signed_head=signing.head)
-
-    def _write_root(self, signing: Signing) -> None:
-        if not self.root_path.is_file() or self.root_path.read_bytes() != signing.root():
-            write_file(self.root_path, signing.root())
-
-    @contextlib.contextmanager
-    def _alone(self, channel: str) -> Iterator["_Log"]:
-        """Be the only publisher, with what a dead one left finished, and the channel's log read."""
-        with self._signing() as signing:
-            tree = self._tree_of(signing)
-            publications = tree.log(channel)
-            head = publications[0] if publications else None
-            if head is not None:
-                # Both may be missing of a manifest that was written by hand, or after a publisher died.
-                upload.put_hashed(tree, channel, head.data)
-                signing.put_copies(channel, head.data)
-            yield _Log(
-                signing=signing,
-                head=head,
-                manifests=tuple(
-                    spelled_out(publication.manifest, channel=channel, base_url=self.base_url)
-                    for publication in publications
-                ),
-            )
-
     def _channel(self, channel: str | None) -> str:
         return self.default_channel if channel is None else channel_name(channel)
 
     def _rollout(self, share: float) -> Rollout:
         salt = f"r-{self._clock():%Y-%m-%d}-{secrets.token_hex(4)}"
         return Rollout(basis_points=edits.basis_points(share), salt=salt)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Log:
-    """A channel as an edit sees it, the newest manifest first, and the exact bytes that the next one follows."""
-
-    signing: Signing
-    head: Publication | None
-    manifests: edits.Log
-
-    def encoded(self, edit: Edit) -> bytes | None:
-        """The bytes to publish, which devices can read; None if the edit changes nothing."""
-        if not edit.changed:
-            return None
-        manifest = edit.manifest
-        if self.head is not None:
-            predecessor = Predecessor(sha256=self.head.sha256, size_bytes=len(self.head.data))
-            manifest = replace(manifest, predecessor=predecessor)
-        data = encode_manifest(manifest, over=self.head.document if self.head else None)
-        parse_manifest(data)
-        return data
-
-    def put(self, channel: str, data: bytes | None, *, now: datetime) -> None:
-        """Publish a manifest, if there is one to publish."""
-        if data is not None:
-            self.signing.put_manifest(channel, data, now=now)
 
 
 def _keys_folder(folder: Path, keys: StrPath | None) -> Path:

@@ -27,7 +27,8 @@ from overair.model.manifest import (
 from overair.model.version import compare, parse_version
 from overair.publish.releases import bare, everything, find, id_of, is_withdrawn, newest, released, standing, version_of
 
-EXPIRES_AFTER: Final = timedelta(days=30)
+# As long as the signature of a channel holds.
+EXPIRES_AFTER: Final = timedelta(days=365)
 
 Log = tuple[Manifest, ...]
 Entry = TypeVar("Entry", bound=ReleaseEntry)

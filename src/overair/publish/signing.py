@@ -1,38 +1,22 @@
 """Signs what a repository publishes: its metadata on the folder, and the envelope beside each plain manifest."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from overair.errors import IntegrityError, UsageError
+from overair.errors import IntegrityError, TrustError, UsageError
 from overair.model.digest import Digest
 from overair.publish.tree import Tree, is_there, read_small_file
 from overair.publish.upload import put_copies, put_hashed
 from overair.store.durable import make_directory, write_file
 from overair.trust import dsse
-from overair.trust.keys import (
-    KEYS_FILE,
-    ONLINE,
-    ROOT,
-    ROOT_KEYS,
-    TARGETS,
-    Keyring,
-    Passphrase,
-    channel_role,
-    refuse_inside,
-)
+from overair.trust.keys import ONLINE, ROOT, ROOT_KEYS, TARGETS, Keyring, channel_role
 from overair.trust.published import Read
 from overair.trust.repository import Expiring, Expiry, MetadataSet, Upload
 
 MAX_METADATA_BYTES: Final = 6_000_000
-MAX_EXPIRY_BYTES: Final = 10_000
-MAX_DAYS: Final = 3650
-ROOT_FILE: Final = "root.json"
-EXPIRY_FILE: Final = "expiry.json"
+METADATA: Final = "metadata"
 
 
 class Signing:
@@ -42,12 +26,14 @@ class Signing:
         tree: Where the metadata is.
         keyring: Who signs.
         metadata: What is published now.
+        expiry: How long new signatures hold.
     """
 
-    def __init__(self, tree: Tree, keyring: Keyring, metadata: MetadataSet) -> None:
+    def __init__(self, tree: Tree, keyring: Keyring, metadata: MetadataSet, expiry: Expiry) -> None:
         self._tree = tree
         self._keyring = keyring
         self._metadata = metadata
+        self._expiry = expiry
 
     @classmethod
     def initialise(
@@ -59,8 +45,8 @@ class Signing:
             UsageError: There is metadata already, or keys are missing.
             StorageError: The disk refused.
         """
-        metadata, files = MetadataSet.initialise(_reader(tree), keyring, channels, now=now, expiry=expiry)
-        made = cls(tree, keyring, metadata)
+        metadata, files = MetadataSet.initialise(reader(tree), keyring, channels, now=now, expiry=expiry)
+        made = cls(tree, keyring, metadata, expiry)
         made._write(files)
         return made
 
@@ -73,7 +59,7 @@ class Signing:
             IntegrityError: A file is not what was signed.
             StorageError: A file cannot be read.
         """
-        return cls(tree, keyring, MetadataSet.load(_reader(tree), keyring, expiry=expiry))
+        return cls(tree, keyring, MetadataSet.load(reader(tree), keyring, expiry=expiry), expiry)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -86,8 +72,17 @@ class Signing:
         Raises:
             UsageError: There is no such channel.
         """
-        target = self._metadata.target(channel, _path(channel))
+        target = self._metadata.target(channel, manifest_path(channel))
         return None if target is None else target.hashes["sha256"]
+
+    def rehearse(self, *roles: str, now: datetime) -> None:
+        """Sign these roles and throw that away: a key or a passphrase that is missing is told before work begins.
+
+        Raises:
+            UsageError: Keys are missing, a passphrase is wrong, or there is no such role.
+        """
+        for role in roles:
+            MetadataSet.load(reader(self._tree), self._keyring, expiry=self._expiry).renew(role, now=now)
 
     def put_manifest(self, channel: str, data: bytes, *, now: datetime) -> None:
         """Publish a manifest: metadata, the manifest under its digest, the timestamp, and the plain copies last.
@@ -96,7 +91,7 @@ class Signing:
             UsageError: Keys are missing.
             StorageError: The disk refused.
         """
-        *files, timestamp = self._metadata.put_target(channel, _path(channel), data, now=now)
+        *files, timestamp = self._metadata.put_target(channel, manifest_path(channel), data, now=now)
         self._write(files)
         put_hashed(self._tree, channel, data)
         self._write([timestamp])
@@ -109,20 +104,10 @@ class Signing:
             UsageError: Keys are missing.
             StorageError: The disk refused.
         """
-        copies = self._tree.plain_copies(channel)
-        envelopes = [copy.with_name("manifest.dsse.json") for copy in copies]
-        if not all(is_there(path) and _holds(path, data) for path in envelopes):
-            keyids = [key.keyid for key in self._metadata.channel_keys(channel)]
-            signers = self._keyring.signers(keyids)
-            if not signers:
-                raise UsageError(
-                    f"the key of channel {channel} is not in {self._keyring.folder}",
-                    hint="bring it back from where it is kept, and run the same command again",
-                )
-            envelope = dsse.sign(data, signers)
-            for path in envelopes:
+        for path in self._tree.envelopes(channel):
+            if not self._is_signed(path, channel, data):
                 make_directory(path.parent)
-                write_file(path, envelope)
+                write_file(path, self._envelope(channel, data))
         put_copies(self._tree, channel, data)
 
     def renew(self, role: str, *, now: datetime) -> None:
@@ -157,6 +142,10 @@ class Signing:
                 "one development key does everything here, so there is nothing to exchange it for",
                 hint="make a repository with real keys: overair repo init without --dev",
             )
+        if role not in _SIGNING_ROTATION:
+            self._metadata.channel_keys(role.removeprefix(channel_role("")))
+        # Before keys are made that nobody would need.
+        self.rehearse(*_SIGNING_ROTATION.get(role, (TARGETS,)), now=now)
         keys = [self._keyring.add(role) for _ in range(ROOT_KEYS if role == ROOT else 1)]
         self._write(self._metadata.rotate(role, keys, now=now))
         return [key.keyid for key in keys]
@@ -165,132 +154,58 @@ class Signing:
         """The roles of which a quarter of the validity is left, or less."""
         return self._metadata.expiring(now=now)
 
+    def check_envelope(self, channel: str, envelope: Path) -> None:
+        """Refuse an envelope that the channel's key did not sign.
+
+        Raises:
+            UsageError: There is no such channel.
+            TrustError: Somebody else signed it.
+            IntegrityError: It is damaged.
+            StorageError: It cannot be read.
+        """
+        dsse.verify(read_small_file(envelope, dsse.MAX_ENVELOPE_BYTES), self._metadata.channel_keys(channel))
+
     def root(self) -> bytes:
         """The newest root: what an app embeds."""
-        read, version, newest = _reader(self._tree), 1, b""
-        while (data := read(f"{version}.root.json")) is not None:
-            newest, version = data, version + 1
-        return newest
+        return reader(self._tree)(f"{self.root_version}.root.json") or b""
+
+    @property
+    def root_version(self) -> int:
+        """The version of the newest root."""
+        read, version = reader(self._tree), 1
+        while read(f"{version + 1}.root.json") is not None:
+            version += 1
+        return version
+
+    def _is_signed(self, envelope: Path, channel: str, data: bytes) -> bool:
+        """Whether an envelope is around these very bytes, signed with the key that the channel has now."""
+        if not is_there(envelope):
+            return False
+        try:
+            content = read_small_file(envelope, dsse.MAX_ENVELOPE_BYTES)
+            return dsse.verify(content, self._metadata.channel_keys(channel)) == data
+        except (IntegrityError, TrustError):
+            return False
+
+    def _envelope(self, channel: str, data: bytes) -> bytes:
+        signers = self._keyring.signers(key.keyid for key in self._metadata.channel_keys(channel))
+        if not signers:
+            raise UsageError(
+                f"the key of channel {channel} is not in {self._keyring.folder}",
+                hint="bring it back from where it is kept, and run the same command again",
+            )
+        return dsse.sign(data, signers)
 
     def _write(self, files: Upload) -> None:
-        folder = self._tree.folder / "metadata"
+        folder = self._tree.folder / METADATA
         make_directory(folder)
         for name, data in files:
             write_file(folder / name, data)
 
 
-def role_of(name: str, channel: str | None) -> str:
-    """What the keyring calls a role that somebody typed: root, targets, online, or channel with its name.
-
-    Raises:
-        UsageError: There is no such role.
-    """
-    if name in {ROOT, TARGETS, ONLINE}:
-        return name
-    if name == "channel" and channel is not None:
-        return channel_role(channel)
-    raise UsageError(f"no such role: {name}", hint="choose root, targets, online, or channel with --channel")
-
-
-def open_keys(folder: Path, tree: Path, passphrase: Passphrase | None) -> Keyring:
-    """The keys of a publisher.
-
-    Raises:
-        UsageError: There are none, or they would be published.
-        IntegrityError: They are damaged.
-        StorageError: They cannot be read.
-    """
-    refuse_inside(folder, tree)
-    return Keyring.load(folder, write=write_file, passphrase=passphrase)
-
-
-def set_up(
-    tree: Tree,
-    folder: Path,
-    channels: Sequence[str],
-    passphrase: Passphrase | None,
-    *,
-    dev: bool,
-    expires: Mapping[str, int],
-    now: datetime,
-) -> None:
-    """Make what is missing of a repository's keys and metadata, and write the root that apps embed.
-
-    Raises:
-        UsageError: The keys would be published, or a passphrase is missing, or a role is unknown.
-        TrustError: What is published was not signed by these keys.
-        StorageError: The disk refused.
-    """
-    refuse_inside(folder, tree.folder)
-    expiry = write_expiry(folder, expires)
-    if is_there(folder / KEYS_FILE):
-        keyring = open_keys(folder, tree.folder, passphrase)
-    elif dev:
-        keyring = Keyring.create_dev(folder, write=write_file)
-    elif passphrase is not None:
-        keyring = Keyring.create(folder, channels, write=write_file, passphrase=passphrase)
-    else:
-        raise UsageError(
-            "the keys need a passphrase",
-            hint="set OVERAIR_PASSPHRASE, or use --dev to try things out with one open key",
-        )
-    if not is_there(tree.folder / "metadata" / "timestamp.json"):
-        signing = Signing.initialise(tree, keyring, channels, now=now, expiry=expiry)
-    else:
-        signing = Signing.load(tree, keyring, expiry=expiry)
-    for channel in channels:
-        if channel not in signing.channels:
-            signing.add_channel(channel, now=now)
-    write_file(folder / ROOT_FILE, signing.root())
-
-
-def read_expiry(folder: Path) -> Expiry:
-    """How long signatures of these keys hold.
-
-    Raises:
-        IntegrityError: The file that says so is damaged.
-        StorageError: It cannot be read.
-    """
-    path = folder / EXPIRY_FILE
-    if not is_there(path):
-        return Expiry()
-    try:
-        return _expiry(msgspec.json.decode(read_small_file(path, MAX_EXPIRY_BYTES), type=dict[str, int]))
-    except (msgspec.DecodeError, UsageError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}", hint="remove it to get the defaults") from error
-
-
-def write_expiry(folder: Path, days: Mapping[str, int]) -> Expiry:
-    """Note how long signatures hold, where it is not what was noted before.
-
-    Raises:
-        UsageError: A role is unknown, or a number of days is not from 1 to 3650.
-        StorageError: The disk refused.
-    """
-    if not days:
-        return read_expiry(folder)
-    expiry = _expiry(days)
-    make_directory(folder)
-    write_file(folder / EXPIRY_FILE, msgspec.json.encode(days) + b"\n")
-    return expiry
-
-
-def _expiry(days: Mapping[str, int]) -> Expiry:
-    known = [field.name for field in fields(Expiry)]
-    for role, count in days.items():
-        if role not in known or not 1 <= count <= MAX_DAYS:
-            raise UsageError(
-                f"not an expiry: {role}={count}", hint=f"roles are {', '.join(known)}; days from 1 to {MAX_DAYS}"
-            )
-    return Expiry(**{role: timedelta(days=count) for role, count in days.items()})
-
-
-def _path(channel: str) -> str:
-    return f"{channel}/manifest.json"
-
-
-def _reader(tree: Tree) -> Read:
-    folder = tree.folder / "metadata"
+def reader(tree: Tree) -> Read:
+    """Reads the published metadata of a tree."""
+    folder = tree.folder / METADATA
 
     def read(name: str) -> bytes | None:
         path = folder / name
@@ -299,9 +214,10 @@ def _reader(tree: Tree) -> Read:
     return read
 
 
-def _holds(envelope: Path, data: bytes) -> bool:
-    """Whether an envelope is around these very bytes; who signed it is for its readers to verify."""
-    try:
-        return dsse.payload(read_small_file(envelope, dsse.MAX_ENVELOPE_BYTES)) == data
-    except IntegrityError:
-        return False
+def manifest_path(channel: str) -> str:
+    """What the metadata calls the manifest of a channel."""
+    return f"{channel}/manifest.json"
+
+
+# Whose keys sign the exchange of a role's keys; that of a channel is signed by targets.
+_SIGNING_ROTATION: Final = {ROOT: (ROOT,), ONLINE: (ROOT,), TARGETS: (ROOT, ONLINE)}

@@ -25,6 +25,7 @@ from overair.store.durable import storage_errors
 
 SETTINGS_NAME: Final = "repository.json"
 MANIFEST_NAME: Final = "manifest.json"
+ENVELOPE_NAME: Final = "manifest.dsse.json"
 HASHED_SUFFIX: Final = ".manifest.json"
 MAX_SETTINGS_BYTES: Final = 64 * 1024
 FORMAT: Final = 1
@@ -72,6 +73,10 @@ class Tree:
         self.settings = settings
         self._signed_head = signed_head
 
+    def signed(self, head: Callable[[str], Digest | None]) -> "Tree":
+        """The same tree, read from the manifests on that are signed."""
+        return Tree(self.folder, self.settings, signed_head=head)
+
     def blob(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
         return self.folder / blob_place(digest)
@@ -88,6 +93,10 @@ class Tree:
         """Where the channel's newest manifest is copied to; the first is the head of its log."""
         copies = (self.folder / channel / MANIFEST_NAME,)
         return (*copies, self.folder / MANIFEST_NAME) if channel == self.settings.default_channel else copies
+
+    def envelopes(self, channel: str) -> tuple[Path, ...]:
+        """Where the envelopes are that hold the same bytes as the plain copies beside them, signed."""
+        return tuple(copy.with_name(ENVELOPE_NAME) for copy in self.plain_copies(channel))
 
     def manifest_url(self, channel: str) -> str:
         """The absolute address of the channel's manifest."""

@@ -1,8 +1,8 @@
 """Brings blobs and manifests into the published tree, in an order that a reader and a crash can meet at any point.
 
 Blobs first, then the manifest under its digest, then the plain copies: whatever a manifest names is there before the
-manifest is. Every step goes through a temporary name, so that a name is there whole or not at all, and every step can
-be repeated. The callers hold the publishers' lock.
+manifest is. `signing` puts the metadata and the envelopes between these. Every step goes through a temporary name, so
+that a name is there whole or not at all, and every step can be repeated. The callers hold the publishers' lock.
 """
 
 import contextlib
@@ -17,9 +17,8 @@ import msgspec
 
 from overair.errors import IntegrityError, StorageError
 from overair.model.digest import Digest
-from overair.model.manifest import MAX_MANIFEST_BYTES
 from overair.publish.build import Source
-from overair.publish.tree import Tree, is_there, read_small_file
+from overair.publish.tree import Tree
 from overair.store.durable import (
     TEMPORARY_SUFFIX,
     make_directory,
@@ -103,7 +102,7 @@ def put_hashed(tree: Tree, channel: str, data: bytes) -> None:
     Raises:
         StorageError: The disk refused.
     """
-    _write_once(tree.hashed_manifest(channel, hashlib.sha256(data).hexdigest()), data)
+    _put(tree.hashed_manifest(channel, hashlib.sha256(data).hexdigest()), data)
 
 
 def put_copies(tree: Tree, channel: str, data: bytes) -> None:
@@ -113,9 +112,7 @@ def put_copies(tree: Tree, channel: str, data: bytes) -> None:
         StorageError: The disk refused.
     """
     for path in tree.plain_copies(channel):
-        if not is_there(path) or read_small_file(path, MAX_MANIFEST_BYTES) != data:
-            make_directory(path.parent)
-            write_file(path, data)
+        _put(path, data)
 
 
 def clear_away(tree: Tree) -> None:
@@ -142,12 +139,15 @@ TEMPORARIES: Final = (
 )
 
 
-def _write_once(path: Path, data: bytes) -> None:
-    with storage_errors("read", path):
-        is_whole = path.is_file() and path.stat().st_size == len(data)
-    if not is_whole:
+def _put(path: Path, data: bytes) -> None:
+    if not _holds(path, data):
         make_directory(path.parent)
         write_file(path, data)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    with storage_errors("read", path):
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _take_in(tree: Tree, source: Source, temporary: Path, count: Callable[[int], None]) -> Incoming:

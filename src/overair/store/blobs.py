@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from overair.errors import IntegrityError
 from overair.model.digest import Digest
 from overair.model.release import Artifact, Bundle, Release
 from overair.store import durable
 from overair.store.layout import Layout
 
+# What a release is, beside its files; no artifact can have this name.
+RECORD_NAME: Final = ".release.json"
 _READ_ONLY: Final = 0o444
 _TEMPORARY: Final = ".tmp"
 
@@ -97,8 +101,19 @@ class Blobs:
         durable.make_directory(building)
         for artifact in release.artifacts:
             link_or_copy(self._layout.blob(artifact.sha256), building / artifact.name)
-        durable.sync_directory(building)
+        durable.write_file(building / RECORD_NAME, msgspec.json.encode(release))
         durable.move_file(building, folder)
+
+    def recorded(self) -> list[Release]:
+        """The releases that were installed and whose blobs are all here and sound, by re-reading them.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with durable.storage_errors("list", self._layout.releases):
+            records = sorted(self._layout.releases.glob(f"*/{RECORD_NAME}"))
+        releases = [release for path in records if (release := _read_record(path)) is not None]
+        return [release for release in releases if not any(self.verify(artifact) for artifact in release.artifacts)]
 
     def collect(self, blobs: Iterable[Digest], releases: Iterable[Digest]) -> int:
         """Remove what is neither among these blobs nor among these releases; returns the bytes freed.
@@ -152,6 +167,17 @@ def _is_same(copy: Path, original: Path) -> bool:
     """Whether a file is a link to another or, where there are no links, the copy that `link_or_copy` made of it."""
     ours, theirs = copy.stat(), original.stat()
     return copy.samefile(original) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+
+
+def _read_record(path: Path) -> Release | None:
+    """What a release's folder says that it is, if its name proves it."""
+    with durable.storage_errors("read", path):
+        data = path.read_bytes()
+    try:
+        release = msgspec.json.decode(data, type=Release)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return release if release.artifacts and release.id == path.parent.name else None
 
 
 def _what_is_wrong(path: Path, artifact: Artifact) -> str | None:

@@ -95,6 +95,17 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     sync_directory(path.parent)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a small file durably.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with storage_errors("read", source):
+        data = source.read_bytes()
+    write_file(target, data)
+
+
 def move_file(source: Path, target: Path) -> None:
     """Rename a file whose bytes are already synced, and make the new name durable.
 

@@ -1,8 +1,9 @@
-"""The state on disk: two copies, written in turn, each with its generation and a checksum.
+"""The state on disk: two copies, written one after the other, each with its generation and a checksum.
 
 A copy is one line of JSON with the format, the CRC-32 and the length of what follows, then the state as JSON.
 """
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from overair.errors import StateUnreadableError
+from overair.errors import StateUnreadableError, StorageError
 from overair.model.state import FORMAT, State
 from overair.store.durable import storage_errors, write_file
 
@@ -23,41 +24,62 @@ class _Header(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def load_state(copies: Sequence[Path]) -> State:
+class Loaded(msgspec.Struct, frozen=True):
+    """The newest state, and what is wrong with the copies: an empty text for one that is as it should be."""
+
+    state: State
+    damage: tuple[str, ...]
+
+
+def load_state(copies: Sequence[Path]) -> Loaded:
     """The newest state that can be read; an empty one where none was ever written.
 
     Raises:
         StateUnreadableError: There are copies, and none can be read. Nothing is reset: the quarantine is in there.
         StorageError: The disk refused.
     """
-    found: list[State] = []
+    found: list[State | None] = []
     damage: list[str] = []
     for path in copies:
         try:
-            state = _read(path)
+            found.append(_read(path))
+            damage.append("" if found[-1] else f"{path.name} is missing")
         except ValueError as error:
+            found.append(None)
             damage.append(f"{path.name}: {error}")
-        else:
-            found += [state] if state is not None else []
-    if found:
-        return max(found, key=lambda state: state.generation)
-    if damage:
-        raise StateUnreadableError(
-            f"the state in {copies[0].parent} cannot be read ({'; '.join(damage)})",
-            hint="move the folder away and set the device up again with: overair device init",
-        )
-    return State()
+    states = [state for state in found if state is not None]
+    if states:
+        newest = max(states, key=lambda state: state.generation)
+        behind = [f"{path.name} is behind" if s and s != newest else "" for path, s in zip(copies, found, strict=True)]
+        return Loaded(newest, tuple(d or b for d, b in zip(damage, behind, strict=True)))
+    if all(path.exists() is False for path in copies):
+        return Loaded(State(), ("",) * len(copies))
+    raise StateUnreadableError(
+        f"the state in {copies[0].parent} cannot be read ({'; '.join(damage)})",
+        hint="rebuild what can be proved from the models that are here with: overair device recover",
+    )
 
 
-def save_state(copies: Sequence[Path], state: State) -> None:
-    """Write a state durably over the older copy.
+def save_state(copies: Sequence[Path], state: State, *, first: int) -> None:
+    """Write a state durably to all copies, one after the other: when one is damaged later, nothing is lost.
+
+    Args:
+        copies: Where.
+        state: What.
+        first: The copy to begin with: one that is damaged or behind. Once it is written, the state holds.
 
     Raises:
-        StorageError: The disk refused; the newer copy is untouched.
+        StorageError: The disk refused the first copy; the other is untouched.
     """
     body = msgspec.json.format(msgspec.json.encode(state), indent=1)
     header = msgspec.json.encode(_Header(overair_state=FORMAT, crc32=zlib.crc32(body), bytes=len(body)))
-    write_file(copies[state.generation % len(copies)], header + b"\n" + body)
+    data = header + b"\n" + body
+    write_file(copies[first], data)
+    for number, path in enumerate(copies):
+        if number != first:
+            # The state holds by the first copy; the next write, or a repair, tries the others again.
+            with contextlib.suppress(StorageError):
+                write_file(path, data)
 
 
 def _read(path: Path) -> State | None:

@@ -85,7 +85,20 @@ class Store:
         Raises:
             StateUnreadableError: No copy can be read.
         """
-        return load_state(self.layout.state_copies)
+        return load_state(self.layout.state_copies).state
+
+    def mend_state(self) -> tuple[str, ...]:
+        """Write the copies of the state that are damaged or behind anew; returns what was wrong. The lock must be held.
+
+        Raises:
+            StateUnreadableError: No copy can be read.
+            StorageError: The disk refused.
+        """
+        loaded = load_state(self.layout.state_copies)
+        for number, wrong in enumerate(loaded.damage):
+            if wrong:
+                save_state(self.layout.state_copies, loaded.state, first=number)
+        return tuple(wrong for wrong in loaded.damage if wrong)
 
     @contextlib.contextmanager
     def trust_lock(self) -> Iterator[None]:
@@ -101,7 +114,7 @@ class Store:
         """The metadata that this device trusts."""
         return TrustFiles(self.layout.trust)
 
-    def apply(self, *commands: commands.Command) -> tuple[State, tuple[Event, ...]]:
+    def apply(self, *wanted: commands.Command) -> tuple[State, tuple[Event, ...]]:
         """Apply commands in one durable write; returns the new state and what happened. The lock must be held.
 
         What other programs look at, the history and the links, is refreshed after the state and may be lost.
@@ -110,20 +123,39 @@ class Store:
             IllegalEventError: The state does not allow one of them; nothing has changed.
             StorageError: The disk refused; the old state holds.
         """
-        old = state = self.read()
+        loaded = load_state(self.layout.state_copies)
+        old = state = loaded.state
         happened: tuple[Event, ...] = ()
-        for command in commands:
+        for command in wanted:
             state, events = slots.apply(state, command)
             happened += events
         if state == old:
             return state, happened
         state = replace(state, generation=old.generation + 1)
-        save_state(self.layout.state_copies, state)
+        first = next((number for number, wrong in enumerate(loaded.damage) if wrong), 0)
+        save_state(self.layout.state_copies, state, first=first)
         with contextlib.suppress(StorageError):
             history.append(self.layout.history, happened)
         with contextlib.suppress(StorageError):
             self.refresh_links()
         return state, happened
+
+    def replace_state(self, state: State) -> tuple[str, ...]:
+        """Put a rebuilt state in the place of damaged copies, which are kept aside. The lock must be held.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        kept: list[str] = []
+        for path in self.layout.state_copies:
+            aside = path.with_name(f"{path.name}.damaged")
+            if path.exists():
+                durable.copy_file(path, aside)
+                kept.append(str(aside))
+        # The damaged copies are replaced, never removed first: a folder without copies would look like a new device.
+        save_state(self.layout.state_copies, state, first=0)
+        self.refresh_links()
+        return tuple(kept)
 
     def refresh_links(self) -> None:
         """Point the links that other programs open at the models in the slots. The lock must be held.

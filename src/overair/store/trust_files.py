@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Final
 
-from overair.errors import StorageError
+from overair.errors import TrustError
 from overair.store.durable import make_directory, storage_errors, write_file
 
 MAX_FILE_BYTES: Final = 6_000_000
-_NAME: Final = re.compile(r"(root_history/)?[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.json")
+_NAME: Final = re.compile(r"(root_history/)?[a-z0-9][a-z0-9._-]{0,120}\.json")
 
 
 class TrustFiles:
@@ -25,7 +25,8 @@ class TrustFiles:
         """The content of a file, or None where there is none.
 
         Raises:
-            StorageError: The disk refused, or the name is not one of metadata.
+            StorageError: The disk refused.
+            TrustError: The name is not one of metadata.
         """
         path = self._path(name)
         with storage_errors("read", path):
@@ -38,14 +39,19 @@ class TrustFiles:
         """Replace a file's content durably.
 
         Raises:
-            StorageError: The disk refused, or the name is not one of metadata.
+            StorageError: The disk refused.
+            TrustError: The name is not one of metadata.
         """
         path = self._path(name)
         make_directory(path.parent)
         write_file(path, data)
 
     def _path(self, name: str) -> Path:
-        # A channel's role is part of the name, and the publisher chose it.
+        # A role's name is part of it, and whoever has the targets key chose it: neither may it lead elsewhere, nor
+        # be `Root`, which on some disks is `root`.
         if _NAME.fullmatch(name) is None:
-            raise StorageError(f"not a name for metadata: {name[:80]!r}")
+            raise TrustError(
+                f"the metadata names a role that cannot be a channel: {name[:80]!r}",
+                hint="ask the publisher: a channel has a name of small letters, digits, - and _",
+            )
         return self._folder / name
