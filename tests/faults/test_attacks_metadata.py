@@ -212,7 +212,7 @@ def test_a_channel_that_names_the_manifest_of_another(scene: Scene) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "Root", "C:\\x"])
 def test_a_role_that_is_a_path(scene: Scene, name: str) -> None:
-    """A thief of the targets key names a role so that its metadata would lie elsewhere on the device, or be the root."""
+    """A thief of the targets key names a role so that its metadata would lie elsewhere, or be the root."""
     key = channel_keys(scene.publisher)[0].public_key
 
     def delegate(targets: Any) -> None:

@@ -15,6 +15,7 @@ from overair.errors import LockedError, NoSpaceError, StorageError
 from overair.model.manifest import Manifest, parse_manifest
 from overair.publish.repository import Repository
 from overair.trust import dsse
+from support.disks import fill
 from support.published import BASE_URL, Clock, FolderDevice, files_below, model_file
 
 CHILD = """
@@ -240,26 +241,30 @@ def test_a_full_disk_is_reported_and_what_was_published_stays(small_disk: Path, 
     assert read(repo.folder / "manifest.json").current_version == "1.1.0"
 
 
-def test_a_disk_that_is_full_for_the_metadata_leaves_the_old_state(small_disk: Path, tmp_path: Path) -> None:
-    repo = Repository.init(small_disk / "repo", base_url=BASE_URL, keys=tmp_path / "start-keys", dev=True, clock=Clock())
+def test_a_disk_that_fills_at_any_page_leaves_a_whole_state(small_disk: Path, tmp_path: Path) -> None:
+    folder, keys = small_disk / "repo", tmp_path / "start-keys"
+    repo = Repository.init(folder, base_url=BASE_URL, keys=keys, dev=True, clock=Clock())
     for number in (1, 2):
         repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
-    device = FolderDevice(repo.folder, tmp_path / "device", repo.root_path.read_bytes())
+    device = FolderDevice(folder, tmp_path / "device", repo.root_path.read_bytes())
     new = model_file(tmp_path / "new.gguf", 3)
-    (repo.folder / "targets" / "padding").write_bytes(b"x" * 4096)
-    while True:  # one page less each time, until the publication goes through
+    pages, reserve = 0, small_disk / "reserve"
+    while True:
+        reserve.write_bytes(b"x" * 4096 * pages)
         filler = fill(small_disk)
-        for path in (repo.folder / "targets").glob("page-*"):
-            path.unlink()
+        reserve.unlink()
         try:
             repo.publish(new, tier="1b", version="1.2.0")
-        except NoSpaceError:
             break
+        except NoSpaceError:
+            pages += 1
         finally:
             filler.unlink()
-    assert_readable(repo.folder, device, {"1.2.0"})
-    repo.publish(new, tier="1b", version="1.2.0")
-    (repo.folder / "targets" / "padding").unlink()
+        assert_readable(folder, device, {"1.2.0"})
+    assert pages > 5
+    repo = Repository(folder, keys=keys, clock=Clock())
+    assert [finding for finding in repo.check(deep=True) if finding.level == "error"] == []
+    assert whole(device.manifest(), folder).current_version == "1.2.0"
 
 
 HOLDER = """

@@ -40,6 +40,8 @@ class DeviceMachine(RuleBasedStateMachine):
             assert self.state is before
             raise
         self._check_tries(before, command)
+        leads_to = slots.TRANSITIONS[slots.phase_of(before), type(command)][1]
+        assert slots.phase_of(self.state) in leads_to, "the table does not say so"
         if before.previous is not None or (before.current is not None and before.current.proven):
             assert self.state.current is not None, "a device that had something to run has nothing"
         return events

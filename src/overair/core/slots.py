@@ -73,13 +73,13 @@ def apply(state: State, command: Command) -> Step:
     Raises:
         IllegalEventError: The state does not allow the command.
     """
-    rule = TRANSITIONS.get((phase_of(state), type(command)))
-    if rule is None:
+    transition = TRANSITIONS.get((phase_of(state), type(command)))
+    if transition is None:
         raise IllegalEventError(
             f"{type(command).__name__.lower()} is not possible: nothing is installed yet",
             hint="install a release with: overair device update",
         )
-    return rule(state, command)
+    return transition[0](state, command)
 
 
 def is_quarantined(state: State, release_id: Digest, app_version: str | None) -> bool:
@@ -309,21 +309,40 @@ def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Ste
 
 
 Rule = Callable[[State, Any], Step]
+EMPTY, TRIAL, PROVEN = Phase.EMPTY, Phase.TRIAL, Phase.PROVEN
 
-_ALWAYS: Final[dict[type[Command], Rule]] = {
-    Stage: _stage,
-    Unstage: _unstage,
-    Withdraw: _withdraw,
-    See: _see,
-    Begin: _begin,
-    Complete: _complete,
-    Fail: _fail,
-    End: _end,
-    Die: _die,
-}
-_INSTALLED: Final[dict[type[Command], Rule]] = {Confirm: _confirm, RollBack: _roll_back}
-
-TRANSITIONS: Final[dict[tuple[Phase, type[Command]], Rule]] = {
-    **{(phase, kind): rule for phase in Phase for kind, rule in _ALWAYS.items()},
-    **{(phase, kind): rule for phase in (Phase.TRIAL, Phase.PROVEN) for kind, rule in _INSTALLED.items()},
+# What is not here is not allowed. The phases behind a rule are those that it can lead to; `docs/reference/states.md` is
+# drawn from this table.
+TRANSITIONS: Final[dict[tuple[Phase, type[Command]], tuple[Rule, frozenset[Phase]]]] = {
+    (EMPTY, Stage): (_stage, frozenset({EMPTY})),
+    (EMPTY, Unstage): (_unstage, frozenset({EMPTY})),
+    (EMPTY, Withdraw): (_withdraw, frozenset({EMPTY})),
+    (EMPTY, See): (_see, frozenset({EMPTY})),
+    (EMPTY, Begin): (_begin, frozenset({TRIAL, PROVEN})),
+    (EMPTY, Complete): (_complete, frozenset({EMPTY})),
+    (EMPTY, Fail): (_fail, frozenset({EMPTY})),
+    (EMPTY, End): (_end, frozenset({EMPTY})),
+    (EMPTY, Die): (_die, frozenset({EMPTY})),
+    (TRIAL, Stage): (_stage, frozenset({TRIAL})),
+    (TRIAL, Unstage): (_unstage, frozenset({TRIAL})),
+    (TRIAL, Withdraw): (_withdraw, frozenset({TRIAL})),
+    (TRIAL, See): (_see, frozenset({TRIAL})),
+    (TRIAL, Begin): (_begin, frozenset({TRIAL, PROVEN})),
+    (TRIAL, Complete): (_complete, frozenset({TRIAL})),
+    (TRIAL, Confirm): (_confirm, frozenset({PROVEN})),
+    (TRIAL, Fail): (_fail, frozenset({EMPTY, TRIAL, PROVEN})),
+    (TRIAL, End): (_end, frozenset({TRIAL})),
+    (TRIAL, Die): (_die, frozenset({EMPTY, TRIAL, PROVEN})),
+    (TRIAL, RollBack): (_roll_back, frozenset({TRIAL, PROVEN})),
+    (PROVEN, Stage): (_stage, frozenset({PROVEN})),
+    (PROVEN, Unstage): (_unstage, frozenset({PROVEN})),
+    (PROVEN, Withdraw): (_withdraw, frozenset({PROVEN})),
+    (PROVEN, See): (_see, frozenset({PROVEN})),
+    (PROVEN, Begin): (_begin, frozenset({TRIAL, PROVEN})),
+    (PROVEN, Complete): (_complete, frozenset({PROVEN})),
+    (PROVEN, Confirm): (_confirm, frozenset({PROVEN})),
+    (PROVEN, Fail): (_fail, frozenset({TRIAL, PROVEN})),
+    (PROVEN, End): (_end, frozenset({PROVEN})),
+    (PROVEN, Die): (_die, frozenset({TRIAL, PROVEN})),
+    (PROVEN, RollBack): (_roll_back, frozenset({TRIAL, PROVEN})),
 }

@@ -1,6 +1,5 @@
 """What a device trusts: the publisher's root, or, if it was told so, anybody."""
 
-import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -65,12 +64,18 @@ def embed(store: Store, root: bytes | None) -> None:
     if root is None:
         return
     from overair.trust.client import embed_root
-    from overair.trust.metadata import check_root
 
     files = store.trust_files()
     present = files.read("root.json")
-    with contextlib.suppress(TrustError):
-        if present is not None:
-            check_root(present)
-            return
-    embed_root(files, root)
+    if present is None or not _is_root(present):
+        embed_root(files, root)
+
+
+def _is_root(data: bytes) -> bool:
+    from overair.trust.metadata import check_root
+
+    try:
+        check_root(data)
+    except TrustError:
+        return False
+    return True
