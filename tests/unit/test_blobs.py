@@ -12,8 +12,7 @@ from overair.device.download import stage
 from overair.errors import IntegrityError, NoSpaceError, StorageError
 from overair.host import clock
 from overair.model.release import Release
-from overair.store.blobs import link_or_copy
-from overair.store.durable import storage_errors
+from overair.store.durable import link_or_copy, storage_errors
 from overair.store.history import append, read
 from overair.store.leases import Lease
 from overair.store.store import Store

@@ -57,6 +57,6 @@ def test_links_between_documents_lead_somewhere() -> None:
     ("tool", "page"), [("command_line_reference.py", "command-line.md"), ("state_diagram.py", "states.md")]
 )
 def test_a_page_that_a_tool_writes_is_in_step(tool: str, page: str) -> None:
-    command = [sys.executable, ROOT / "tools" / tool]
+    command = [sys.executable, str(ROOT / "tools" / tool)]
     written = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8") == written

@@ -1,9 +1,6 @@
 """Immutable bytes on this disk, named by their digest, and the releases that are made of them."""
 
-import contextlib
 import hashlib
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -18,7 +15,6 @@ from overair.store.layout import Layout
 
 # What a release is, beside its files; no artifact can have this name.
 RECORD_NAME: Final = ".release.json"
-_READ_ONLY: Final = 0o444
 _TEMPORARY: Final = ".tmp"
 
 
@@ -48,7 +44,7 @@ class Blobs:
         if size != artifact.size_bytes:
             raise IntegrityError(f"{path} has {size} bytes, expected {artifact.size_bytes}")
         with durable.storage_errors("protect", path):
-            path.chmod(_READ_ONLY)
+            path.chmod(durable.READ_ONLY)
         durable.move_file(path, self._layout.blob(artifact.sha256))
 
     def verify(self, artifact: Artifact) -> str | None:
@@ -96,11 +92,11 @@ class Blobs:
 
     def _link_all(self, release: Release, folder: Path) -> None:
         building = folder.with_name(folder.name + _TEMPORARY)
-        remove_tree(building)
-        remove_tree(folder)
+        durable.remove_tree(building)
+        durable.remove_tree(folder)
         durable.make_directory(building)
         for artifact in release.artifacts:
-            link_or_copy(self._layout.blob(artifact.sha256), building / artifact.name)
+            durable.link_or_copy(self._layout.blob(artifact.sha256), building / artifact.name)
         durable.write_file(building / RECORD_NAME, msgspec.json.encode(release))
         durable.move_file(building, folder)
 
@@ -127,7 +123,7 @@ class Blobs:
                 rubbish = [path for path in folder.iterdir() if path.name not in keep]
             for path in rubbish:
                 if path.is_dir():
-                    remove_tree(path)
+                    durable.remove_tree(path)
                 else:
                     with durable.storage_errors("remove", path):
                         freed += path.stat().st_size
@@ -150,9 +146,8 @@ class Blobs:
                 return
         temporary = link.with_name(link.name + _TEMPORARY)
         durable.remove_file(temporary)
-        link_or_copy(target, temporary)
-        with durable.storage_errors("link", link):
-            temporary.replace(link)
+        durable.link_or_copy(target, temporary)
+        durable.exchange(temporary, link)
 
 
 def _has_size(path: Path, size_bytes: int) -> bool:
@@ -164,7 +159,7 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 
 
 def _is_same(copy: Path, original: Path) -> bool:
-    """Whether a file is a link to another or, where there are no links, the copy that `link_or_copy` made of it."""
+    """Whether a file is a link to another or, where there are no links, the copy that was made of it."""
     ours, theirs = copy.stat(), original.stat()
     return copy.samefile(original) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
 
@@ -205,34 +200,3 @@ def bundle_of(release: Release, folder: Path) -> Bundle:
         projector=next(iter(paths("projector")), None),
         template=next(iter(paths("template")), None),
     )
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; where the file system has no hard links, copy it.
-
-    Raises:
-        StorageError: The disk refused.
-    """
-    with contextlib.suppress(OSError):
-        target.hardlink_to(source)
-        return
-    with durable.storage_errors("copy", source):
-        with source.open("rb") as reader, target.open("xb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            durable.sync_file(writer.fileno())
-        # The time tells a copy of this file from one of another file that is as long.
-        times = source.stat()
-        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
-        target.chmod(_READ_ONLY)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and what is in it, if it is there.
-
-    Raises:
-        StorageError: The disk refused.
-    """
-    with durable.storage_errors("remove", path):
-        if os.path.lexists(path):
-            shutil.rmtree(path)

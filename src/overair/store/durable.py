@@ -1,4 +1,4 @@
-"""The only place that syncs, renames and removes.
+"""The only place that syncs, renames, links and removes.
 
 What is promised, and by whom:
 
@@ -16,6 +16,7 @@ So the order is always: write beside the target, sync the file, rename, sync the
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Final
 from overair.errors import NoSpaceError, StorageError
 
 TEMPORARY_SUFFIX: Final = ".tmp"
+READ_ONLY: Final = 0o444
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT}) if hasattr(errno, "EDQUOT") else frozenset({errno.ENOSPC})
 
 
@@ -138,3 +140,44 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     for created in reversed(missing):
         sync_directory(created.parent)
+
+
+def exchange(source: Path, target: Path) -> None:
+    """Rename over a file that may be lost or old after a power cut: nothing is decided by it.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with storage_errors("rename", source):
+        source.replace(target)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no hard links, copy it.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with contextlib.suppress(OSError):
+        target.hardlink_to(source)
+        return
+    with storage_errors("copy", source):
+        with source.open("rb") as reader, target.open("xb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            sync_file(writer.fileno())
+        # The time tells a copy of this file from one of another file that is as long.
+        times = source.stat()
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+        target.chmod(READ_ONLY)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and what is in it, if it is there.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    with storage_errors("remove", path):
+        if os.path.lexists(path):
+            shutil.rmtree(path)

@@ -13,7 +13,7 @@ from overair.errors import StorageError
 from overair.model.events import Event
 from overair.model.state import State
 from overair.store import durable, history, leases
-from overair.store.blobs import Blobs, remove_tree
+from overair.store.blobs import Blobs
 from overair.store.config import Config, load_config, save_config
 from overair.store.layout import LINKS, Layout
 from overair.store.lock import DEFAULT_TIMEOUT_S, exclusive
@@ -208,4 +208,4 @@ class Store:
             paths = [p for p in self.layout.partial.iterdir() if not p.name.startswith("lock")]
         for path in paths:
             if path.name.partition(".")[0] not in keep:
-                durable.remove_file(path) if path.is_file() else remove_tree(path)
+                durable.remove_file(path) if path.is_file() else durable.remove_tree(path)
