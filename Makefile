@@ -1,7 +1,7 @@
 # `make demo` and `make test` each install what they need; nothing has to be set up first.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv models models-demo lint test demo bench lock clean
+.PHONY: help venv models models-demo lint test sweep demo bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,9 @@ test: lint models ## install, then everything that CI runs
 	@command -v strace >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -qq -y --no-install-recommends strace; } </dev/null
 	@OVERAIR_REQUIRE_MODELS=1 $(BIN)/python -m pytest
+
+sweep: venv ## install, then 10,000 damaged inputs of each kind, in about six minutes
+	@OVERAIR_SWEEP=1 $(BIN)/python -m pytest -q -s tests/property/test_fuzz_inputs.py
 
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check

@@ -37,9 +37,15 @@ class Publisher:
         self.init("stable", "beta")
         self.repo = self.opened()
 
-    def init(self, *channels: str, **more: Any) -> Repository:
+    def init(self, *channels: str, dev: bool = False, expires: dict[str, int] | None = None) -> Repository:
         return Repository.init(
-            self.folder, base_url=BASE_URL, channels=channels, **{"passphrase": secret_of, "clock": self.clock} | more
+            self.folder,
+            base_url=BASE_URL,
+            channels=channels,
+            passphrase=secret_of,
+            dev=dev,
+            expires=expires,
+            clock=self.clock,
         )
 
     def opened(self) -> Repository:
@@ -181,10 +187,11 @@ def test_devices_and_envelopes_follow_a_rotation(publisher: Publisher, role: str
         FolderDevice(publisher.folder, publisher.tmp_path / "first", old_root),
         publisher.device("new"),
     ):
-        data = device.manifest()
-        assert version_at(data) == "1.1.0"
+        assert version_at(device.manifest()) == "1.1.0"
         assert version_at(device.manifest("beta")) == "1.0.0"
     envelope = (publisher.folder / "manifest.dsse.json").read_bytes()
+    data = (publisher.folder / "manifest.json").read_bytes()
+    assert seen.manifest() == data
     assert dsse.verify(envelope, publisher.channel_keys()) == data
     if role == "channel":
         assert [key.keyid for key in publisher.channel_keys()] == keyids
@@ -230,6 +237,9 @@ def test_a_channel_is_added_by_init(publisher: Publisher) -> None:
     publisher.publish("1.0.0", 1)
     device = publisher.device()
     publisher.refuses(UsageError, "no channel gamma", lambda: publisher.publish("1.0.0", 1, channel="gamma"))
+    publisher.take_away("targets.pem")
+    publisher.refuses(UsageError, str(publisher.keys), lambda: publisher.init("stable", "gamma"))
+    publisher.bring_back()
     publisher.clock.advance(DAY)
     publisher.init("stable", "gamma")
     publisher.publish("2.0.0", 2, channel="gamma")
@@ -325,7 +335,7 @@ def test_a_command_that_changes_nothing_restores_plain_copies_and_envelopes(publ
     thief = Keyring.create_dev(publisher.tmp_path / "thief", write=write_file)
     signed = (publisher.folder / "manifest.json").read_bytes()
     forged = dsse.sign(signed, thief.signers(key.keyid for key in thief.keys("any")))
-    for content in (b"", b"x" * 6_000_000, forged):
+    for content in (b"", b"x" * 6_000_000, signed.replace(b"1.0.0", b"6.6.6"), forged):
         for name in ("manifest.json", "manifest.dsse.json"):
             (publisher.folder / name).write_bytes(content)
         publisher.publish("1.0.0", 1)
@@ -351,7 +361,7 @@ def test_nothing_is_signed_on_top_of_metadata_that_was_changed(publisher: Publis
         shutil.copyfile(other.folder / "metadata" / name, path)
     repo = publisher.opened()
     for call in (repo.refresh, lambda: publisher.publish("1.1.0", 2), lambda: repo.rotate("online")):
-        error = publisher.refuses(OverairError, "", call)
+        error = publisher.refuses(OverairError, ".", call)
         assert isinstance(error, TrustError | IntegrityError) or (name, damage) == ("1.root.json", "missing")
     assert [f.level for f in repo.check()].count("error") >= 1
 
@@ -366,6 +376,15 @@ def test_the_metadata_of_another_publisher_is_not_signed_on_top_of(publisher: Pu
     publisher.refuses(TrustError, "root keys", lambda: publisher.publish("1.1.0", 2))
     publisher.refuses(TrustError, "root keys", lambda: publisher.init("stable", "gamma"))
     assert any("root keys" in f.message for f in publisher.opened().check() if f.level == "error")
+
+
+def test_init_does_not_begin_anew_where_metadata_was_lost(publisher: Publisher) -> None:
+    publisher.publish("1.0.0", 1)
+    evil = (publisher.folder / "manifest.json").read_bytes().replace(b"1.0.0", b"6.6.6")
+    shutil.rmtree(publisher.folder / "metadata")
+    (publisher.folder / "stable" / "manifest.json").write_bytes(evil)
+    publisher.refuses(UsageError, "lost its metadata", lambda: publisher.init("stable", "beta"))
+    publisher.refuses(UsageError, "no signed metadata", lambda: publisher.publish("1.1.0", 2))
 
 
 def test_passphrases_come_from_whoever_has_them(tmp_path: Path) -> None:
@@ -423,9 +442,9 @@ def test_check_warns_when_a_quarter_is_left_and_says_what_to_run(publisher: Publ
     publisher.clock.advance(DAY / 2)
     refresh = "overair repo refresh"
     online = ("metadata/timestamp.json", "metadata/2.snapshot.json")
-    assert found() == {name: ("warning", refresh) for name in online}
+    assert found() == dict.fromkeys(online, ("warning", refresh))
     publisher.clock.advance(8 * DAY)
-    assert found() == {name: ("error", refresh) for name in online}
+    assert found() == dict.fromkeys(online, ("error", refresh))
     publisher.opened().refresh()
     assert found() == {}
     publisher.clock.now = START + 274 * DAY
@@ -467,6 +486,9 @@ def test_check_finds_metadata_that_is_missing_or_other(publisher: Publisher, nam
     if not with_keys:
         publisher.keys.rename(publisher.tmp_path / "gone")
     path = publisher.folder / "metadata" / name
+    if name != "timestamp.json":  # what names the others; who signed it is for the keys to tell
+        path.write_bytes(path.read_bytes().replace(b'"2027-', b'"2028-').replace(b'"2026-', b'"2027-'))
+        assert ("error", f"metadata/{name}") in [(f.level, f.path) for f in publisher.opened().check()]
     path.write_bytes(b"{}")
     assert ("error", f"metadata/{name}") in [(f.level, f.path) for f in publisher.opened().check()]
     path.unlink()
@@ -497,6 +519,29 @@ def test_check_finds_envelopes_that_are_missing_other_or_of_another_key(publishe
         assert message in found[0].message
     publisher.publish("1.1.0", 2)
     assert publisher.opened().check() == []
+
+
+def test_the_next_command_clears_away_what_a_dead_publisher_left(publisher: Publisher) -> None:
+    publisher.publish("1.0.0", 1)
+    publisher.opened().refresh()
+    before = [name for name, _ in files_below(publisher.folder)]
+    left = (
+        "blobs/incoming-7.tmp",
+        "metadata/9.stable.json.tmp",
+        "manifest.dsse.json.tmp",
+        "beta/manifest.json.tmp",
+        f"targets/stable/{'0' * 64}.manifest.json.tmp",
+        "stable/manifest.dsse.json.tmp",
+        "metadata/timestamp.json.tmp",
+    )
+    for name in left:
+        (publisher.folder / name).parent.mkdir(exist_ok=True)
+        (publisher.folder / name).write_bytes(b"half")
+    strange = publisher.folder / "metadata" / "notes.tmp"
+    strange.write_bytes(b"somebody else's")
+    publisher.publish("1.0.0", 1)
+    assert [name for name, _ in files_below(publisher.folder) if name != "metadata/notes.tmp"] == before
+    assert strange.exists()
 
 
 def test_old_metadata_stays_and_strange_files_are_named(publisher: Publisher) -> None:

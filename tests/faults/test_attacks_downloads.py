@@ -4,6 +4,7 @@ Each is refused with the exit code of its error, changes on the disk only what T
 model running. Exit code 24 stands where a server does not answer, or sends the device elsewhere.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,9 @@ def test_slow_retrieval(scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str
         short.setattr(HTTP.__init__, "__kwdefaults__", limits)
         for fault in (NeverAnswer(), Trickle(seconds=0.02)):
             scene.server.faults[path] = fault
+            began = time.monotonic()
             scene.refuses(NetworkError, 24, Path(path).name, trust=trust)
+            assert time.monotonic() - began < 5
             trust = set()
     scene.recovers()
 
@@ -214,6 +217,9 @@ BAD_NAMES: dict[str, dict[str, Any]] = {
     "a digest that is too long": {"sha256": "a" * 65},
     "a digest in upper case": {"sha256": "A" * 64},
     "a digest and a path": {"sha256": "a" * 61 + "/.."},
+    "a file name that is a path": {"name": "../../device.json"},
+    "a file name of Windows": {"name": "..\\..\\device.json"},
+    "a version that is a path": {"version": "../1.1.0"},
     "an address of a file": {"url": "file:///etc/passwd"},
     "an address with credentials": {"url": "http://user:secret@127.0.0.1/model.gguf"},
     "an address that climbs": {"url": "../../../model.gguf"},
@@ -260,29 +266,13 @@ def test_a_url_that_leaves_the_origin(scene: Scene, tmp_path: Path) -> None:
         for path in [f"/{name}" for name in scene.publisher.files()]:
             scene.server.faults[path] = Headers({"Set-Cookie": "session=secret", "WWW-Authenticate": "Basic"})
         cdn.faults["/model.gguf"] = [FlipByte(1000)]
-        scene.refuses(
-            IntegrityError,
-            21,
-            "not the file that was promised",
-            trust=NEW_STATE,
-            also={"manifest.cache"} | state_copy(scene),
-        )
+        scene.check()
+        scene.refuses(IntegrityError, 21, "not the file that was promised")
         scene.update()
         scene.runs(scene.newer, "9.9.9")
         for request in cdn.requests():
             assert request.headers.keys() <= {"host", "user-agent", "accept", "accept-encoding", "range", "if-range"}
         assert scene.server.requests(f"/{blob_path(digest)}") == []
-
-
-def state_copy(scene: Scene) -> set[str]:
-    """The copy of the state that is written next: the older one."""
-    copies = {name: data for name, data in scene.disk().items() if name.startswith("state.")}
-    return {min(copies, key=lambda name: generation(copies[name]))}
-
-
-def generation(copy: bytes) -> int:
-    found = copy.split(b'"generation":')[1].split(b",")[0]
-    return int(found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -87,6 +87,18 @@ def test_fast_forward_and_recovery_from_it_by_a_key_rotation(scene: Scene) -> No
     scene.recovers()
 
 
+def test_fast_forward_of_a_channel_and_recovery_from_it_by_a_key_rotation(scene: Scene) -> None:
+    backup = scene.publisher.files()
+    for version in (10**8, 10**9):
+        scene.publisher.forge_snapshot({"stable": version})
+        scene.refuses(HTTPStatusError, 24, f"{version}.stable.json", trust={"timestamp", "snapshot"})
+    scene.publisher.restore(backup)
+    scene.offer()
+    scene.refuses(TrustError, 20, "timestamp")
+    scene.publisher.repository.rotate("online")
+    scene.recovers()
+
+
 def test_freeze_is_noticed_when_the_window_ends(scene: Scene) -> None:
     frozen = scene.publisher.files()
     scene.offer()

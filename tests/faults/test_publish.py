@@ -23,10 +23,20 @@ import sys
 from datetime import UTC, datetime
 from overair.errors import OverairError
 from overair.publish.repository import Repository
-repo = Repository(sys.argv[1], keys=sys.argv[4], clock=lambda: datetime(2026, 11, 23, 11, tzinfo=UTC))
+_, folder, command, model, keys = sys.argv
+clock = lambda: datetime(2026, 11, 23, 11, tzinfo=UTC)
+passphrase = lambda name: "secret of " + name
 try:
-    if sys.argv[2] == "publish":
-        repo.publish(sys.argv[3], tier="1b", version="1.2.0")
+    if command == "init":
+        Repository.init(
+            folder, base_url="https://cdn.example.com/models", keys=keys, passphrase=passphrase, clock=clock
+        )
+        sys.exit(0)
+    repo = Repository(folder, keys=keys, passphrase=passphrase, clock=clock)
+    if command.startswith("rotate "):
+        repo.rotate(command.partition(" ")[2])
+    elif command == "publish":
+        repo.publish(model, tier="1b", version="1.2.0")
     else:
         repo.rollback(tier="1b", reason="bad")
 except OverairError as error:
@@ -45,21 +55,43 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
-    """A repository with two releases; its keys are in `start-keys` beside it, for copies of it too."""
-    folder = tmp_path / "start"
-    repo = Repository.init(folder, base_url=BASE_URL, dev=True, clock=Clock())
+    """A repository with two releases, and its one open key in `start-keys`."""
+    return with_two_releases(Repository.init(tmp_path / "start", base_url=BASE_URL, dev=True, clock=Clock()), tmp_path)
+
+
+@pytest.fixture
+def start_of_many_keys(tmp_path: Path) -> Path:
+    """The same, with real keys."""
+    repo = Repository.init(tmp_path / "start", base_url=BASE_URL, passphrase=secret_of, clock=Clock())
+    return with_two_releases(repo, tmp_path)
+
+
+def with_two_releases(repo: Repository, tmp_path: Path) -> Path:
     for number in (1, 2):
         repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
-    return folder
+    return repo.folder
 
 
-def keys_beside(folder: Path) -> Path:
+def secret_of(name: str) -> str:
+    return f"secret of {name}"
+
+
+def keys_of(folder: Path) -> Path:
     return folder.with_name("start-keys")
+
+
+def copy_of(start: Path, place: Path) -> Path:
+    """A copy of a repository, with its keys, in a folder of its own."""
+    place.mkdir()
+    for folder in (start, keys_of(start)):
+        if folder.exists():
+            shutil.copytree(folder, place / folder.name)
+    return place / start.name
 
 
 def run_child(folder: Path, command: str, model: Path, *strace: str) -> int:
     """Run a publisher under strace; returns its exit status, 137 if it was killed."""
-    program = [sys.executable, "-B", "-c", CHILD, str(folder), command, str(model), str(keys_beside(folder))]
+    program = [sys.executable, "-B", "-c", CHILD, str(folder), command, str(model), str(keys_of(folder))]
     calls = f"trace={','.join(CHANGING_CALLS)}"
     tracer = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", calls, *strace]
     done = subprocess.run(tracer + program, capture_output=True, timeout=60, check=False)
@@ -68,18 +100,17 @@ def run_child(folder: Path, command: str, model: Path, *strace: str) -> int:
 
 
 def calls_of(start: Path, command: str, model: Path, tmp_path: Path) -> list[tuple[str, int]]:
-    """Every changing call that a publisher makes inside the tree, as its name and its number in the process."""
-    folder, trace = tmp_path / "traced", tmp_path / "trace"
-    shutil.copytree(start, folder)
-    assert run_child(folder, command, model, "-y", "-o", str(trace)) == 0
-    shutil.rmtree(folder)
+    """Every changing call that a publisher makes to the tree and the keys: its name and its number in the process."""
+    place, trace = tmp_path / "traced", tmp_path / "trace"
+    assert run_child(copy_of(start, place), command, model, "-y", "-o", str(trace)) == 0
+    shutil.rmtree(place)
     counts = dict.fromkeys(CHANGING_CALLS, 0)
     found = []
     for line in trace.read_text().splitlines():
         name = re.sub(r"^\d+\s+", "", line).partition("(")[0]
         if name in counts:
             counts[name] += 1
-            if str(folder) in line and not (name == "openat" and "O_CREAT" not in line):
+            if str(place) in line and not (name == "openat" and "O_CREAT" not in line):
                 found.append((name, counts[name]))
     return found
 
@@ -102,7 +133,7 @@ def whole(data: bytes, folder: Path) -> Manifest:
 
 def device_of(start: Path, folder: Path, store: Path) -> FolderDevice:
     """A device that has seen the state of `start`, and looks at `folder` now."""
-    root = (keys_beside(start) / "root.json").read_bytes()
+    root = (keys_of(start) / "root.json").read_bytes()
     assert whole(FolderDevice(start, store, root).manifest(), start).sequence == 2
     return FolderDevice(folder, store)
 
@@ -123,7 +154,7 @@ def envelope_of(copy: Path) -> Path:
 
 
 def assert_finished(folder: Path, device: FolderDevice, version: str) -> None:
-    repo = Repository(folder, keys=keys_beside(folder), clock=Clock())
+    repo = Repository(folder, keys=keys_of(folder), clock=Clock())
     assert [finding for finding in repo.check(deep=True) if finding.level == "error"] == []
     assert [entry.sequence for entry in repo.log()] == [3, 2, 1]
     assert not [name for name, _ in files_below(folder) if name.endswith(".tmp")]
@@ -173,20 +204,58 @@ def test_a_publisher_killed_at_any_call_leaves_a_whole_state_and_the_same_comman
     calls = calls_of(start, command, model, tmp_path)
     assert len(calls) > 50
     for name, number in calls:
-        folder = tmp_path / "killed"
-        shutil.copytree(start, folder)
+        folder = copy_of(start, tmp_path / "killed")
         rc = run_child(folder, command, model, "-e", f"inject={name}:signal=SIGKILL:when={number}")
         assert rc == KILLED, f"{name} {number} was not reached"
         device = device_of(start, folder, tmp_path / f"device-{name}-{number}")
         assert_readable(folder, device, {version})
         # At another time of day, so that the same command makes another manifest.
-        repo = Repository(folder, keys=keys_beside(start), clock=Clock())
+        repo = Repository(folder, keys=keys_of(start), clock=Clock())
         if command == "publish":
             repo.publish(model, tier="1b", version=version)
         else:
             repo.rollback(tier="1b", reason="bad")
         assert_finished(folder, device, version)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["root", "targets", "online", "channel"])
+def test_a_rotation_killed_at_any_step_leaves_devices_with_what_they_had_and_can_be_repeated(
+    start_of_many_keys: Path, model: Path, tmp_path: Path, role: str
+) -> None:
+    start, command = start_of_many_keys, f"rotate {role}"
+    # A file is six calls, so every fifth meets each of them in turn.
+    for name, number in calls_of(start, command, model, tmp_path)[::5]:
+        folder = copy_of(start, tmp_path / "killed")
+        assert run_child(folder, command, model, "-e", f"inject={name}:signal=SIGKILL:when={number}") == KILLED
+        device = device_of(start, folder, tmp_path / f"device-{name}-{number}")
+        assert_readable(folder, device, set())
+        assert run_child(folder, command, model) == 0
+        assert_readable(folder, device, set())
+        Repository(folder, passphrase=secret_of, clock=Clock()).publish(model, tier="1b", version="1.2.0")
+        assert_finished(folder, device, "1.2.0")
+        shutil.rmtree(folder.parent)
+
+
+@needs_strace
+@pytest.mark.slow
+def test_an_init_killed_at_any_step_can_be_repeated(tmp_path: Path, model: Path) -> None:
+    nothing = tmp_path / "start"
+    calls = calls_of(nothing, "init", model, tmp_path)
+    assert len(calls) > 100
+    for name, number in calls[::5]:
+        folder = copy_of(nothing, tmp_path / "killed")
+        assert run_child(folder, "init", model, "-e", f"inject={name}:signal=SIGKILL:when={number}") == KILLED
+        assert run_child(folder, "init", model) == 0
+        repo = Repository(folder, passphrase=secret_of, clock=Clock())
+        repo.publish(model, tier="1b", version="1.0.0")
+        device = FolderDevice(folder, tmp_path / f"device-{name}-{number}", repo.root_path.read_bytes())
+        assert device.manifest() == (folder / "manifest.json").read_bytes()
+        repo.rotate("root")  # there are as many root keys as it takes
+        assert [finding for finding in repo.check(deep=True) if finding.level == "error"] == []
+        shutil.rmtree(folder.parent)
 
 
 @needs_strace
@@ -200,17 +269,16 @@ def test_a_call_that_fails_is_a_storage_error_and_the_same_command_finishes(
     for called, number in calls_of(start, "publish", model, tmp_path):
         if called != name:
             continue
-        folder = tmp_path / "failed"
-        shutil.copytree(start, folder)
+        folder = copy_of(start, tmp_path / "failed")
         rc = run_child(folder, "publish", model, "-e", f"inject={name}:error={error}:when={number}")
         # The note of who holds the lock is the one thing that may fail.
         assert rc in {0, StorageError.exit_code}
         device = device_of(start, folder, tmp_path / f"device-{number}")
         assert_readable(folder, device, {"1.2.0"})
         assert not list(folder.glob("blobs/*.tmp"))
-        Repository(folder, keys=keys_beside(start), clock=Clock()).publish(model, tier="1b", version="1.2.0")
+        Repository(folder, keys=keys_of(start), clock=Clock()).publish(model, tier="1b", version="1.2.0")
         assert_finished(folder, device, "1.2.0")
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
 
 
 @pytest.fixture

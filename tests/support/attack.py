@@ -201,10 +201,10 @@ class Publisher:
         document = json.loads((self.site / "manifest.json").read_bytes())
         entry = document["models"][TIER]
         url = f"{self.repository.base_url}/{blob_path(digest)}"
-        new = {"version": "9.9.9", "url": url, "sha256": digest, "size_bytes": len(model)} | changes
-        entry["artifacts"] = [
-            {"role": "model", "name": "model.gguf"} | {k: new[k] for k in ("url", "sha256", "size_bytes")}
-        ]
+        new = {"version": "9.9.9", "name": "model.gguf", "url": url, "sha256": digest, "size_bytes": len(model)}
+        new |= changes
+        artifact = {key: new[key] for key in ("name", "url", "sha256", "size_bytes")}
+        entry["artifacts"] = [{"role": "model", **artifact}]
         entry.update(new)
         document.update(current_version="9.9.9", sequence=document["sequence"] + 1)
         return json.dumps(document).encode()

@@ -72,7 +72,7 @@ def test_the_first_release_has_nothing_to_return_to() -> None:
     log = published("1.0.0")
     assert versions(log) == ("1.0.0", None, None)
     assert (log[0].sequence, log[0].channel, log[0].schema) == (1, "stable", 1)
-    assert (log[0].published_at, log[0].expires) == ("2026-11-23T10:00:00Z", "2026-12-23T10:00:00Z")
+    assert (log[0].published_at, log[0].expires) == ("2026-11-23T10:00:00Z", "2027-11-23T10:00:00Z")
 
 
 def test_a_release_names_the_one_before_to_return_to() -> None:

@@ -249,15 +249,19 @@ class Updater:
         """
         return history.read(self._store.layout.history)
 
-    def verify(self, *, repair: bool = False) -> Verified:
+    def verify(self, *, repair: bool = False, folder: str | Path | None = None) -> Verified:
         """Read every installed file and compare it with its digest; with `repair`, fetch the bad ones again.
+
+        Args:
+            repair: Put good files in the place of bad ones.
+            folder: A copy of the repository to fetch them from instead of the network.
 
         Raises:
             NetworkError: A file could not be fetched.
             StorageError: The disk refused.
             LockedError: Another process is downloading or changes the store.
         """
-        return verify(self._store, self._http, repair=repair)
+        return verify(self._store, self._source(folder), repair=repair)
 
     def recover(self) -> Recovered:
         """Rebuild a state that cannot be read, from the models that are here and the history.

@@ -95,6 +95,11 @@ def set_up(
         write_file(folder / EXPIRY_FILE, msgspec.json.encode(_days(expiry)) + b"\n")
     if is_there(tree.folder / METADATA / "timestamp.json"):
         signing = Signing.load(tree, keyring, expiry=expiry)
+    elif is_there(folder / ROOT_FILE):  # apps may have it: metadata that begins anew would not be believed
+        raise UsageError(
+            f"the keys in {folder} belong to another repository, or {tree.folder} lost its metadata",
+            hint="name another folder for the keys, or bring the metadata back from the server or a backup",
+        )
     else:
         _complete(keyring, channels)
         signing = Signing.initialise(tree, keyring, channels, now=now, expiry=expiry)

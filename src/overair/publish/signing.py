@@ -126,6 +126,7 @@ class Signing:
             UsageError: The name is taken, or keys are missing.
             StorageError: The disk refused.
         """
+        self.rehearse(TARGETS, now=now)
         if not self._keyring.dev and not self._keyring.keys(channel_role(channel)):
             self._keyring.add(channel_role(channel))
         self._write(self._metadata.add_channel(channel, now=now))

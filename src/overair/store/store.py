@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from overair.core import commands, slots
 from overair.core.retention import blobs_to_keep, releases_to_keep
-from overair.errors import StorageError
+from overair.errors import LockedError, StorageError
+from overair.model.digest import Digest, is_digest
 from overair.model.events import Event
 from overair.model.state import State
 from overair.store import durable, history, leases
@@ -17,6 +18,7 @@ from overair.store.blobs import Blobs
 from overair.store.config import Config, load_config, save_config
 from overair.store.layout import LINKS, Layout
 from overair.store.lock import DEFAULT_TIMEOUT_S, exclusive
+from overair.store.partial import Partial
 from overair.store.state_file import load_state, save_state
 from overair.store.trust_files import TrustFiles
 
@@ -182,21 +184,47 @@ class Store:
         )
 
     def collect_garbage(self) -> int:
-        """Remove what no slot, session or lease names; returns the bytes freed.
+        """Remove what no slot, session or lease names, and what a process left that died; returns the bytes freed.
 
         Both locks must be held: a download brings blobs that no slot names yet.
 
         Raises:
+            StateUnreadableError: No copy of the state can be read: nothing is removed.
             StorageError: The disk refused.
         """
+        self.mend_state()
         state = self.read()
+        self.refresh_links()
+        self._forget_leases(state)
+        self._forget_temporaries()
+        with durable.storage_errors("list", self.layout.partial):
+            digests = [path.name for path in self.layout.partial.iterdir() if is_digest(path.name)]
+        self.forget_partials(keep=frozenset(digest for digest in digests if self._can_be_continued(digest)))
+        return self.blobs.collect(blobs_to_keep(state), releases_to_keep(state, ()))
+
+    def _forget_leases(self, state: State) -> None:
         open_sessions = {session.id for session in state.sessions}
         with durable.storage_errors("list", self.layout.leases):
-            notes = [path.name for path in self.layout.leases.iterdir() if path.suffix not in {".lock", ".pid"}]
-        for session_id in notes:
-            if session_id not in open_sessions and not leases.is_alive(self.layout.leases, session_id):
+            # A process that dies while it takes or leaves a lease may leave either of its files alone.
+            ids = {path.name.partition(".")[0] for path in self.layout.leases.iterdir()}
+        for session_id in ids - open_sessions:
+            if not leases.is_alive(self.layout.leases, session_id):
                 leases.forget(self.layout.leases, session_id)
-        return self.blobs.collect(blobs_to_keep(state), releases_to_keep(state, ()))
+
+    def _forget_temporaries(self) -> None:
+        """Remove what writers left that died; while a refresh writes, its own stay, and the next collection comes."""
+        with contextlib.suppress(LockedError), exclusive(self.layout.root / "trust.lock", timeout_s=0):
+            for folder in (self.layout.root, self.layout.trust, self.layout.trust / "root_history"):
+                with durable.storage_errors("list", folder):
+                    left = list(folder.glob(f"*{durable.TEMPORARY_SUFFIX}"))
+                for path in left:
+                    durable.remove_file(path)
+
+    def _can_be_continued(self, digest: Digest) -> bool:
+        with durable.storage_errors("look at", self.layout.blob(digest)):
+            if self.layout.blob(digest).exists():
+                return False
+        return Partial.bytes_present(self.layout.partial, digest) > 0
 
     def forget_partials(self, keep: frozenset[str]) -> None:
         """Remove the downloads that nobody will continue. The download lock must be held.
@@ -207,5 +235,5 @@ class Store:
         with durable.storage_errors("list", self.layout.partial):
             paths = [p for p in self.layout.partial.iterdir() if not p.name.startswith("lock")]
         for path in paths:
-            if path.name.partition(".")[0] not in keep:
+            if path.name.partition(".")[0] not in keep or path.suffix == durable.TEMPORARY_SUFFIX:
                 durable.remove_file(path) if path.is_file() else durable.remove_tree(path)
