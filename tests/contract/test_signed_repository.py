@@ -556,3 +556,22 @@ def test_old_metadata_stays_and_strange_files_are_named(publisher: Publisher) ->
     assert sorted((f.level, f.path) for f in publisher.opened().check()) == [
         ("info", f"metadata/{name}") for name in ("1.gamma.json", "1.root.txt", "root.json")
     ]
+
+
+@pytest.mark.parametrize("role", ["online", "targets"])
+def test_an_exchange_of_a_lost_key_that_was_cut_off_after_the_root_can_be_finished(
+    publisher: Publisher, role: str
+) -> None:
+    before = {path.name for path in (publisher.folder / "metadata").iterdir()}
+    timestamp = (publisher.folder / "metadata" / "timestamp.json").read_bytes()
+    (publisher.keys / f"{role}.pem").unlink()
+    publisher.opened().rotate(role)
+    for path in (publisher.folder / "metadata").iterdir():
+        if path.name not in before and not path.name.endswith("root.json"):
+            path.unlink()
+    (publisher.folder / "metadata" / "timestamp.json").write_bytes(timestamp)
+    with pytest.raises(TrustError):
+        publisher.opened().refresh()
+    publisher.opened().rotate(role)
+    publisher.opened().refresh()
+    assert publisher.opened().check() == []

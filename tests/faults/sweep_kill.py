@@ -24,8 +24,10 @@ from support.sweep_points import (
     calls_to_try,
     changing,
     file_system_of,
+    on_the_store,
     recovery_calls,
     sweep,
+    try_point,
 )
 from support.sweep_scene import Scene, make_scene
 
@@ -39,7 +41,7 @@ def kill_points(scene: Scene, folder: Path, every: int) -> list[Point]:
     points = [
         Point(journey=journey.name, call=call)
         for journey in JOURNEYS.values()
-        for call in calls_to_try(scene, journey, [*WRITES, "openat", "close"], folder)
+        for call in on_the_store(calls_to_try(scene, journey, [*WRITES, "openat", "close"], folder), folder)
     ]
     return points[::every]
 
@@ -49,7 +51,8 @@ def double_points(scene: Scene, folder: Path, every: int) -> list[Point]:
     points: list[Point] = []
     names = [*WRITES, "openat"]
     for name in TWICE:
-        first = [Point(journey=name, call=c) for c in changing(calls_to_try(scene, JOURNEYS[name], names, folder))]
+        calls = on_the_store(calls_to_try(scene, JOURNEYS[name], names, folder), folder)
+        first = [Point(journey=name, call=call) for call in changing(calls)]
         for point in first[:: max(1, every // 10)]:
             for then in changing(recovery_calls(scene, point, names, folder)):
                 points.append(Point(journey=name, call=point.call, then=then))
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         for title, points in (("killed once", single), ("killed twice", double)):
             wanted = [point for point in points if chosen.only in {None, point.journey}]
             if wanted:
-                failed |= sweep(scene, wanted, Table(file_system_of(folder))).show(title)
+                failed |= sweep(scene, wanted, Table(file_system_of(folder)), try_point).show(title)
     return failed
 
 

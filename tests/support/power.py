@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -163,7 +163,7 @@ class Sweep:
         return Child(lambda say: self._journey.run(self._scene, self._store, say), stops_below=self._image.point)
 
     @staticmethod
-    def _do(work: "Callable[[], None]") -> None:
+    def _do(work: Callable[[], None]) -> None:
         """Let another process do it, so that nothing of it stays in this one."""
         with Child(lambda _: work()) as child:
             child.finish()

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 
 import overair.trust.client  # noqa: F401 - every process is a fork of this one, and finds it loaded
 from overair.errors import TrustError
 from support.sweep_check import check
 from support.sweep_journeys import JOURNEYS, Journey
-from support.sweep_process import BUG, Call, Ended, calls_of, run_injected
+from support.sweep_process import BUG, Call, Ended, Say, Work, calls_of, run_injected
 from support.sweep_scene import DigestEngine, Scene, copy_store
 
 AT_ONCE: Final = 2
@@ -102,15 +102,20 @@ def begin(scene: Scene, journey: Journey, store: Path) -> Path:
 def calls_to_try(scene: Scene, journey: Journey, names: Sequence[str], folder: Path) -> list[Call]:
     """The calls of these names that a journey makes on its store or on the repository."""
     store = begin(scene, journey, folder / "counted")
-    return calls_in(scene, lambda say: journey.steps(scene, store, say), names, store)
+    return _calls_in(lambda say: journey.steps(scene, store, say), names, store, scene.site)
 
 
-def calls_in(scene: Scene, work: Callable[[Callable[[str], None]], None], names: Sequence[str], store: Path) -> list[Call]:
-    """The calls of these names in a piece of work on a store."""
-    ended, calls = calls_of(work, tuple(names), store.with_name("calls.log"))
+def on_the_store(calls: Iterable[Call], folder: Path) -> list[Call]:
+    """Those of the calls that `calls_to_try` found that touch the store."""
+    return [call for call in calls if str(folder / "counted") in call.line]
+
+
+def _calls_in(work: Work, names: Sequence[str], *below: Path) -> list[Call]:
+    """The calls of these names in a piece of work that touch these folders."""
+    ended, calls = calls_of(work, tuple(names), below[0].with_name("calls.log"))
     if ended.code:
         raise RuntimeError(f"the journey does not end well by itself: {ended.code} {ended.error}")
-    return [call for call in calls if str(store) in call.line or str(scene.site) in call.line]
+    return [call for call in calls if any(str(folder) in call.line for folder in below)]
 
 
 def changing(calls: Iterable[Call]) -> list[Call]:
@@ -141,7 +146,7 @@ def try_point(scene: Scene, point: Point, folder: Path) -> tuple[str, str]:
     return kind, f"{point}\n    {wrong}" if wrong else ""
 
 
-def _recovery(scene: Scene, journey: Journey, store: Path, say: Callable[[str], None]) -> None:
+def _recovery(scene: Scene, journey: Journey, store: Path, say: Say) -> None:
     """What an app does when it is started again."""
     engine = DigestEngine(journey.refused)
     with scene.open(store) as updater, updater.session(engine) as session:
@@ -154,7 +159,7 @@ def recovery_calls(scene: Scene, point: Point, names: Sequence[str], folder: Pat
     journey = JOURNEYS[point.journey]
     store = begin(scene, journey, folder / "counted")
     run_injected(lambda say: journey.steps(scene, store, say), point.call, point.fault, folder / "log")
-    return calls_in(scene, lambda say: _recovery(scene, journey, store, say), names, store)
+    return _calls_in(lambda say: _recovery(scene, journey, store, say), names, store)
 
 
 def _unexpected(point: Point, ended: Ended) -> str:
@@ -168,25 +173,37 @@ def _unexpected(point: Point, ended: Ended) -> str:
     return f"ended with {ended.code}: {' | '.join(ended.error.splitlines()[-9:])}"
 
 
-def sweep(scene: Scene, points: Sequence[Point], table: Table) -> Table:
+class Placed(Protocol):
+    """Something to try that belongs to a line of the table."""
+
+    @property
+    def journey(self) -> str:
+        """The line."""
+
+
+P = TypeVar("P", bound=Placed)
+Try = Callable[[Scene, P, Path], tuple[str, str]]
+
+
+def sweep(scene: Scene, points: Sequence[P], table: Table, attempt: Try[P]) -> Table:
     """Try all points, and count them in the table."""
-    order = multiprocessing.get_context("fork")
-    with order.Pool(AT_ONCE, _begin_worker, (scene,)) as pool:
+    processes = multiprocessing.get_context("fork")
+    with processes.Pool(AT_ONCE, _begin_worker, (scene, attempt)) as pool:
         for journey, kind, wrong in pool.imap_unordered(_try_in_worker, points, chunksize=8):
             table.add(journey, kind, wrong)
     return table
 
 
-_worker: list[tuple[Scene, Path]] = []
+_worker: list[tuple[Scene, Any, Path]] = []
 
 
-def _begin_worker(scene: Scene) -> None:
+def _begin_worker(scene: Scene, attempt: Try[Any]) -> None:
     folder = scene.folder.parent / f"worker-{os.getpid()}"
     folder.mkdir()
-    _worker.append((scene, folder))
+    _worker.append((scene, attempt, folder))
 
 
-def _try_in_worker(point: Point) -> tuple[str, str, str]:
-    scene, folder = _worker[0]
-    kind, wrong = try_point(scene, point, folder)
+def _try_in_worker(point: Placed) -> tuple[str, str, str]:
+    scene, attempt, folder = _worker[0]
+    kind, wrong = attempt(scene, point, folder)
     return point.journey, kind, wrong

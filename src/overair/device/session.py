@@ -146,10 +146,10 @@ class Session:
         """Swap, take a try, and make sure that the files are there; all of it durable before the load."""
         self.id, self._settled = uuid.uuid4().hex, False
         try:
-            boot = clock.boot_id()
-            self._lease = Lease(self._store.layout.leases, self.id, boot)
+            boot, at = clock.boot_id(), _now()
             with self._store.lock():
-                at = _now()
+                # Under the lock: a garbage collection takes a lease that is only half made for that of a dead process.
+                self._lease = Lease(self._store.layout.leases, self.id, boot)
                 report_mended(self._store)
                 deaths = self._store.deaths(self._store.read(), boot, at, self._app_version)
                 name = self._engine.version if self._engine else None

@@ -58,8 +58,8 @@ def has_keys(folder: Path) -> bool:
     return is_there(folder / KEYS_FILE)
 
 
-def open_signing(tree: Tree, folder: Path, passphrase: Passphrase | None) -> Signing:
-    """What is published, verified, with the keys that sign it.
+def open_signing(tree: Tree, folder: Path, passphrase: Passphrase | None, *, interrupted: bool = False) -> Signing:
+    """What is published, verified, with the keys that sign it; `interrupted` as for `MetadataSet.load`.
 
     Raises:
         UsageError: There are no keys, or they would be published.
@@ -67,7 +67,8 @@ def open_signing(tree: Tree, folder: Path, passphrase: Passphrase | None) -> Sig
         IntegrityError: Keys or metadata are damaged.
         StorageError: They cannot be read.
     """
-    return Signing.load(tree, _open_keys(folder, tree, passphrase), expiry=read_expiry(folder))
+    keyring = _open_keys(folder, tree, passphrase)
+    return Signing.load(tree, keyring, expiry=read_expiry(folder), interrupted=interrupted)
 
 
 def set_up(

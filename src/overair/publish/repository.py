@@ -298,7 +298,7 @@ class Repository:
             IntegrityError, LockedError, StorageError, TrustError: See `publish`.
         """
         channel = self._channel(channel)
-        with self._writer.signing() as signing:
+        with self._writer.signing(interrupted=True) as signing:
             keyids = signing.rotate(role_of(role, channel), now=self._clock())
             write_file(self.root_path, signing.root())
             if role == "channel":

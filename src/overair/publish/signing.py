@@ -27,13 +27,17 @@ class Signing:
         keyring: Who signs.
         metadata: What is published now.
         expiry: How long new signatures hold.
+        interrupted: How the metadata was loaded, for loading it again.
     """
 
-    def __init__(self, tree: Tree, keyring: Keyring, metadata: MetadataSet, expiry: Expiry) -> None:
+    def __init__(
+        self, tree: Tree, keyring: Keyring, metadata: MetadataSet, expiry: Expiry, interrupted: bool = False
+    ) -> None:
         self._tree = tree
         self._keyring = keyring
         self._metadata = metadata
         self._expiry = expiry
+        self._interrupted = interrupted
 
     @classmethod
     def initialise(
@@ -51,15 +55,19 @@ class Signing:
         return made
 
     @classmethod
-    def load(cls, tree: Tree, keyring: Keyring, *, expiry: Expiry) -> "Signing":
-        """Read what is published, and verify it.
+    def load(cls, tree: Tree, keyring: Keyring, *, expiry: Expiry, interrupted: bool = False) -> "Signing":
+        """Read what is published, and verify it; `interrupted` as for `MetadataSet.load`.
 
         Raises:
             TrustError: It is not signed by whom it should be.
             IntegrityError: A file is not what was signed.
             StorageError: A file cannot be read.
         """
-        return cls(tree, keyring, MetadataSet.load(reader(tree), keyring, expiry=expiry), expiry)
+        return cls(tree, keyring, cls._load(tree, keyring, expiry, interrupted), expiry, interrupted)
+
+    @staticmethod
+    def _load(tree: Tree, keyring: Keyring, expiry: Expiry, interrupted: bool) -> MetadataSet:
+        return MetadataSet.load(reader(tree), keyring, expiry=expiry, interrupted=interrupted)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -82,7 +90,7 @@ class Signing:
             UsageError: Keys are missing, a passphrase is wrong, or there is no such role.
         """
         for role in roles:
-            MetadataSet.load(reader(self._tree), self._keyring, expiry=self._expiry).renew(role, now=now)
+            self._load(self._tree, self._keyring, self._expiry, self._interrupted).renew(role, now=now)
 
     def put_manifest(self, channel: str, data: bytes, *, now: datetime) -> None:
         """Publish a manifest: metadata, the manifest under its digest, the timestamp, and the plain copies last.

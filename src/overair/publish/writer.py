@@ -65,8 +65,11 @@ class Writer:
         self._passphrase = passphrase
 
     @contextlib.contextmanager
-    def signing(self) -> Iterator[Signing]:
+    def signing(self, *, interrupted: bool = False) -> Iterator[Signing]:
         """Be the only publisher, with the keys and the verified metadata at hand.
+
+        Args:
+            interrupted: See `MetadataSet.load`: for exchanging keys, which an earlier try may have begun.
 
         Raises:
             LockedError: Another publisher is at work.
@@ -77,7 +80,7 @@ class Writer:
         """
         with exclusive(self._tree.folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
             upload.clear_away(self._tree)
-            yield open_signing(self._tree, self._keys, self._passphrase)
+            yield open_signing(self._tree, self._keys, self._passphrase, interrupted=interrupted)
 
     @contextlib.contextmanager
     def log(self, channel: str, *, now: datetime) -> Iterator[ChannelLog]:

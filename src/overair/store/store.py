@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from overair.core import commands, slots
 from overair.core.retention import blobs_to_keep, releases_to_keep
-from overair.errors import LockedError, StorageError
-from overair.model.digest import Digest, is_digest
+from overair.errors import IntegrityError, LockedError, StorageError
 from overair.model.events import Event
 from overair.model.state import State
 from overair.store import durable, history, leases
@@ -35,6 +34,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
         self.blobs = Blobs(self.layout)
+        self._trust_lock = root / "trust.lock"
 
     def create(self) -> None:
         """Make the folders, where they are missing.
@@ -109,7 +109,7 @@ class Store:
         Raises:
             LockedError: Somebody else did all the time.
         """
-        with exclusive(self.layout.root / "trust.lock", timeout_s=TRUST_TIMEOUT_S):
+        with exclusive(self._trust_lock, timeout_s=TRUST_TIMEOUT_S):
             yield
 
     def trust_files(self) -> TrustFiles:
@@ -198,8 +198,8 @@ class Store:
         self._forget_leases(state)
         self._forget_temporaries()
         with durable.storage_errors("list", self.layout.partial):
-            digests = [path.name for path in self.layout.partial.iterdir() if is_digest(path.name)]
-        self.forget_partials(keep=frozenset(digest for digest in digests if self._can_be_continued(digest)))
+            names = [path.name for path in self.layout.partial.iterdir()]
+        self.forget_partials(keep=frozenset(name for name in names if self._can_be_continued(name)))
         return self.blobs.collect(blobs_to_keep(state), releases_to_keep(state, ()))
 
     def _forget_leases(self, state: State) -> None:
@@ -213,18 +213,20 @@ class Store:
 
     def _forget_temporaries(self) -> None:
         """Remove what writers left that died; while a refresh writes, its own stay, and the next collection comes."""
-        with contextlib.suppress(LockedError), exclusive(self.layout.root / "trust.lock", timeout_s=0):
+        with contextlib.suppress(LockedError), exclusive(self._trust_lock, timeout_s=0):
             for folder in (self.layout.root, self.layout.trust, self.layout.trust / "root_history"):
                 with durable.storage_errors("list", folder):
                     left = list(folder.glob(f"*{durable.TEMPORARY_SUFFIX}"))
                 for path in left:
                     durable.remove_file(path)
 
-    def _can_be_continued(self, digest: Digest) -> bool:
-        with durable.storage_errors("look at", self.layout.blob(digest)):
-            if self.layout.blob(digest).exists():
-                return False
-        return Partial.bytes_present(self.layout.partial, digest) > 0
+    def _can_be_continued(self, name: str) -> bool:
+        try:
+            blob = self.layout.blob(name)
+        except IntegrityError:  # a lock, a journal
+            return False
+        with durable.storage_errors("look at", blob):
+            return not blob.exists() and Partial.bytes_present(self.layout.partial, name) > 0
 
     def forget_partials(self, keep: frozenset[str]) -> None:
         """Remove the downloads that nobody will continue. The download lock must be held.

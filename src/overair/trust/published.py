@@ -20,23 +20,24 @@ RESTORE: Final = "bring the metadata folder back from a backup, then see docs/se
 Kind = TypeVar("Kind", Root, Targets, Snapshot, Timestamp)
 
 
-def newest_root(read: Read, keyring: Keyring) -> Metadata[Root]:
-    """The newest root, signed by keys of the keyring.
+def newest_roots(read: Read, keyring: Keyring) -> tuple[Metadata[Root], Metadata[Root] | None]:
+    """The newest root, signed by keys of the keyring, and the one before it.
 
     Raises:
         TrustError: It is signed by others.
         UsageError: There is none.
     """
     newest: Metadata[Root] | None = None
+    before: Metadata[Root] | None = None
     ours = {key.keyid for key in keyring.keys(ROOT)}
     while (data := read(name := f"{newest.signed.version + 1 if newest else 1}.root.json")) is not None:
-        newest = _following(newest, name, data)
+        before, newest = newest, _following(newest, name, data)
         # Whoever can write to the server can put roots there that their own keys signed; it must be ours.
         if not ours.issuperset(newest.signed.roles[ROOT].keyids):
             raise TrustError(f"{name} names root keys that are not in {keyring.folder}", hint=RESTORE)
     if newest is None:
         raise UsageError("this repository has no signed metadata", hint="make it with: overair repo init")
-    return newest
+    return newest, before
 
 
 def load_role(

@@ -34,7 +34,7 @@ from tuf.api.serialization.json import JSONSerializer
 from overair.errors import TrustError, UsageError
 from overair.trust.keys import ONLINE, ROOT, TARGETS, Keyring, channel_role
 from overair.trust.metadata import refusals
-from overair.trust.published import RESTORE, Kind, Read, load_role, newest_root
+from overair.trust.published import RESTORE, Kind, Read, load_role, newest_roots
 
 Upload = list[tuple[str, bytes]]
 """Names below `metadata/` and contents, in the order in which they must appear."""
@@ -102,24 +102,42 @@ class MetadataSet:
         return made, [*uploads, made._sign_targets(now), *made._seal(now)]
 
     @classmethod
-    def load(cls, read: Read, keyring: Keyring, *, expiry: Expiry | None = None) -> "MetadataSet":
+    def load(
+        cls, read: Read, keyring: Keyring, *, expiry: Expiry | None = None, interrupted: bool = False
+    ) -> "MetadataSet":
         """Read what is published, and verify it from the keyring's own root keys on: what is signed anew must not come
         from somebody who can write to the server. Expired metadata is fine: it is about to be renewed.
+
+        Args:
+            read: Reads published files.
+            keyring: Who signs.
+            expiry: How long new signatures hold.
+            interrupted: What the root before the newest vouches for is good as well: a publisher that exchanged a lost
+                key may have died right after the new root. Only for exchanging keys again.
 
         Raises:
             TrustError: A file is missing or not signed by whom it should be.
             IntegrityError: A file is not what was signed.
             UsageError: There is no metadata.
         """
-        loaded = cls(read, keyring, expiry or Expiry(), newest_root(read, keyring))
-        root = loaded._root.signed
-        loaded._timestamp = load_role(read, "timestamp.json", Timestamp, root, None)
-        of_snapshot = loaded._timestamp.signed.snapshot_meta
-        loaded._snapshot = load_role(read, f"{of_snapshot.version}.snapshot.json", Snapshot, root, of_snapshot)
-        loaded._targets = loaded._load_targets(Targets.type, root)
-        for channel in loaded._delegations().roles or {}:
-            loaded._channels[channel] = loaded._load_targets(channel, loaded._targets.signed)
+        newest, before = newest_roots(read, keyring)
+        loaded = cls(read, keyring, expiry or Expiry(), newest)
+        try:
+            loaded._load_below(newest.signed)
+        except TrustError:
+            if not interrupted or before is None:
+                raise
+            loaded._load_below(before.signed)
         return loaded
+
+    def _load_below(self, root: Root) -> None:
+        """Read what a root vouches for."""
+        self._timestamp = load_role(self._read, "timestamp.json", Timestamp, root, None)
+        of_snapshot = self._timestamp.signed.snapshot_meta
+        self._snapshot = load_role(self._read, f"{of_snapshot.version}.snapshot.json", Snapshot, root, of_snapshot)
+        self._targets = self._load_targets(Targets.type, root)
+        for channel in self._delegations().roles or {}:
+            self._channels[channel] = self._load_targets(channel, self._targets.signed)
 
     @property
     def channels(self) -> tuple[str, ...]:
