@@ -132,9 +132,14 @@ def test_embedded_root_is_checked_and_not_exchanged(scene: Scene, tmp_path: Path
         embed_root(files, first.replace(b'"version":1', b'"version":2'))
     assert files.contents() == {}
     assert embed_root(files, first) == 1
+    other = Keyring.create_dev(tmp_path / "others", write=write_private)
+    _, files_of_other = MetadataSet.initialise(lambda _name: None, other, ["stable"], now=NOW)
+    with pytest.raises(TrustError, match="trusts another root"):
+        embed_root(files, files_of_other[0][1])
     scene.publisher.upload(scene.publisher.metadata.renew(ROOT, now=NOW))
-    with pytest.raises(TrustError, match="already"):
-        embed_root(files, scene.site.files["metadata/2.root.json"])
+    # An app that was built later embeds a later root of the same publisher.
+    assert embed_root(files, scene.site.files["metadata/2.root.json"]) == 1
+    assert files.read("root.json") == first
     files.write("root.json", b"damaged")
     assert embed_root(files, first) == 1
 

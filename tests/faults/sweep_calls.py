@@ -15,92 +15,60 @@ One point in so many:  PYTHONPATH=src:tests python tests/faults/sweep_calls.py
 All of them:           PYTHONPATH=src:tests python tests/faults/sweep_calls.py --full
 """
 
-import argparse
 import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from support.sweep_flips import flips, try_flip
 from support.sweep_journeys import JOURNEYS
-from support.sweep_points import (
-    READS,
-    WRITES,
-    Point,
-    Table,
-    calls_to_try,
-    file_system_of,
-    on_the_store,
-    sweep,
-    try_point,
-)
-from support.sweep_scene import Scene, make_scene
+from support.sweep_main import Kind, main
+from support.sweep_points import READS, WRITES, Point, calls_to_try, on_the_store, try_point
+from support.sweep_scene import Scene
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EMFILE")
 LOOKING = ("EIO", "EACCES")
 # What a disk that stays broken does to all calls of a name.
 BROKEN = {"write": "ENOSPC", "fsync": "EIO", "rename": "EROFS", "unlink": "EROFS", "link": "ENOSPC", "mkdir": "EROFS"}
-# How many points the quick sweep takes one of; a prime, so that it meets every kind.
-QUICK = {"a call fails": 97, "calls go on failing": 11, "a write lies": 7, "a bit turns round": 7}
 
 
-def failing(scene: Scene, folder: Path) -> list[Point]:
+def failing(scene: Scene, folder: Path, every: int) -> list[Point]:
     """Each call of each journey, with each error."""
-    return [
+    points = [
         Point(journey=journey.name, call=call, fault=f"error={error}")
         for journey in JOURNEYS.values()
         for call in calls_to_try(scene, journey, [*WRITES, *READS], folder)
         for error in (ERRORS if call.name in {*WRITES, "openat"} else LOOKING)
     ]
+    return points[::every]
 
 
-def staying_broken(scene: Scene, folder: Path) -> list[Point]:
+def staying_broken(scene: Scene, folder: Path, every: int) -> list[Point]:
     """Each call of each journey that changes the disk, and all of its name that follow."""
-    return [
+    points = [
         Point(journey=journey.name, call=call, fault=f"error={BROKEN[call.name]}", onwards=True)
         for journey in JOURNEYS.values()
         for call in on_the_store(calls_to_try(scene, journey, list(BROKEN), folder), folder)
     ]
+    return points[::every]
 
 
-def lying(scene: Scene, folder: Path) -> list[Point]:
+def lying(scene: Scene, folder: Path, every: int) -> list[Point]:
     """Each write of each journey."""
-    return [
+    points = [
         Point(journey=journey.name, call=call, fault="retval=3")
         for journey in JOURNEYS.values()
         for call in on_the_store(calls_to_try(scene, journey, ["write"], folder), folder)
         if ".pid" not in call.line
     ]
+    return points[::every]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Sweep; the exit code says whether all was well."""
-    parser = argparse.ArgumentParser(description="Let every system call fail that touches a store.")
-    parser.add_argument("--full", action="store_true", help="every point, not a few of them")
-    parser.add_argument("--at", type=Path, help="a folder on the file system to try it on")
-    parser.add_argument("--kind", choices=QUICK, help="one kind of fault")
-    chosen = parser.parse_args(arguments)
-    failed = 0
-    with tempfile.TemporaryDirectory(dir=chosen.at) as name:
-        folder = Path(name).resolve()
-        scene = make_scene(folder / "scene")
-        for kind, every in QUICK.items():
-            if chosen.kind in {None, kind}:
-                failed |= _sweep(kind, scene, folder, 1 if chosen.full else every)
-    return failed
-
-
-def _sweep(kind: str, scene: Scene, folder: Path, every: int) -> int:
-    table = Table(file_system_of(folder))
-    if kind == "a bit turns round":
-        sweep(scene, flips(scene)[::every], table, try_flip)
-    else:
-        make = {"a call fails": failing, "calls go on failing": staying_broken, "a write lies": lying}[kind]
-        sweep(scene, make(scene, folder)[::every], table, try_point)
-    failed = table.show(kind)
-    print("    ended:", ", ".join(f"{count} {how}" for how, count in sorted(table.ends.items())))
-    return failed
-
+# The shares of the quick sweep are primes, so that it meets every error and every call.
+KINDS = {
+    "a call fails": Kind(points=failing, attempt=try_point, every=131),
+    "calls go on failing": Kind(points=staying_broken, attempt=try_point, every=11),
+    "a write lies": Kind(points=lying, attempt=try_point, every=7),
+    "a bit turns round": Kind(points=flips, attempt=try_flip, every=7),
+}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(KINDS, "Let every system call fail that touches a store.", sys.argv[1:]))

@@ -6,78 +6,49 @@ close files are tried: they leave the same disk as the next call that changes it
 The double crash kills a second time, in the session that finds what the first kill left. There, only the calls count
 before which the disk is another than before.
 
-One point in ten:  PYTHONPATH=src:tests python tests/faults/sweep_kill.py
-All of them:       PYTHONPATH=src:tests python tests/faults/sweep_kill.py --full
+One point in so many:  PYTHONPATH=src:tests python tests/faults/sweep_kill.py
+All of them:           PYTHONPATH=src:tests python tests/faults/sweep_kill.py --full
 """
 
-import argparse
 import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from support.sweep_journeys import JOURNEYS
-from support.sweep_points import (
-    WRITES,
-    Point,
-    Table,
-    calls_to_try,
-    changing,
-    file_system_of,
-    on_the_store,
-    recovery_calls,
-    sweep,
-    try_point,
-)
-from support.sweep_scene import Scene, make_scene
+from support.sweep_main import Kind, main
+from support.sweep_points import WRITES, Point, calls_to_try, changing, on_the_store, recovery_calls, try_point
+from support.sweep_scene import Scene
 
-QUICK = 10
-QUICK_TWICE = 100
+CHANGES = [*WRITES, "openat"]
 TWICE = ("swap", "rollback")
 
 
-def kill_points(scene: Scene, folder: Path, every: int) -> list[Point]:
-    """One kill of so many at each call of each journey."""
+def once(scene: Scene, folder: Path, every: int) -> list[Point]:
+    """A kill at each call of each journey."""
     points = [
         Point(journey=journey.name, call=call)
         for journey in JOURNEYS.values()
-        for call in on_the_store(calls_to_try(scene, journey, [*WRITES, "openat", "close"], folder), folder)
+        for call in on_the_store(calls_to_try(scene, journey, [*CHANGES, "close"], folder), folder)
     ]
     return points[::every]
 
 
-def double_points(scene: Scene, folder: Path, every: int) -> list[Point]:
-    """One second kill of so many, after each first kill of a swap or a rollback."""
+def twice(scene: Scene, folder: Path, every: int) -> list[Point]:
+    """A second kill at each call of the session after each first kill of a swap or a rollback."""
     points: list[Point] = []
-    names = [*WRITES, "openat"]
     for name in TWICE:
-        calls = on_the_store(calls_to_try(scene, JOURNEYS[name], names, folder), folder)
-        first = [Point(journey=name, call=call) for call in changing(calls)]
-        for point in first[:: max(1, every // 10)]:
-            for then in changing(recovery_calls(scene, point, names, folder)):
-                points.append(Point(journey=name, call=point.call, then=then))
+        calls = changing(on_the_store(calls_to_try(scene, JOURNEYS[name], CHANGES, folder), folder))
+        # Every first kill costs a counting run: a sample takes some of them, and some of the second kills of each.
+        for call in calls[:: max(1, every // 10)]:
+            first = Point(journey=name, call=call)
+            again = changing(recovery_calls(scene, first, CHANGES, folder))
+            points += [Point(journey=name, call=call, then=then) for then in again]
     return points[:: min(every, 10)]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Sweep; the exit code says whether all was well."""
-    parser = argparse.ArgumentParser(description="Kill a process at every system call that touches a store.")
-    parser.add_argument("--full", action="store_true", help="every point, not one in ten")
-    parser.add_argument("--at", type=Path, help="a folder on the file system to try it on")
-    parser.add_argument("--only", choices=JOURNEYS, help="one journey")
-    chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=chosen.at) as name:
-        folder = Path(name).resolve()
-        scene = make_scene(folder / "scene")
-        single = kill_points(scene, folder, 1 if chosen.full else QUICK)
-        double = double_points(scene, folder, 1 if chosen.full else QUICK_TWICE)
-        failed = 0
-        for title, points in (("killed once", single), ("killed twice", double)):
-            wanted = [point for point in points if chosen.only in {None, point.journey}]
-            if wanted:
-                failed |= sweep(scene, wanted, Table(file_system_of(folder)), try_point).show(title)
-    return failed
-
+KINDS = {
+    "killed once": Kind(points=once, attempt=try_point, every=10),
+    "killed twice": Kind(points=twice, attempt=try_point, every=100),
+}
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(KINDS, "Kill a process at every system call that touches a store.", sys.argv[1:]))

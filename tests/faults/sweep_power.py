@@ -30,9 +30,7 @@ class Row:
     seconds: float
 
 
-def sweep(
-    folder: Path, file_system: str, journey: Journey, scene: Scene, *, every: int, until_failure: bool
-) -> Row:
+def sweep(folder: Path, file_system: str, journey: Journey, scene: Scene, *, every: int, until_failure: bool) -> Row:
     """Cut one journey at each `every`th point and at its end."""
     started = time.monotonic()
     folder.mkdir()
@@ -49,7 +47,9 @@ def sweep(
     return Row(journey.name, file_system, tried, tuple(failures), time.monotonic() - started)
 
 
-def sweep_all(journeys: Sequence[Journey], file_systems: Sequence[str], *, every: int, until_failure: bool) -> list[Row]:
+def sweep_all(
+    journeys: Sequence[Journey], file_systems: Sequence[str], *, every: int, until_failure: bool
+) -> list[Row]:
     rows: list[Row] = []
     with scratch() as folder:
         scene = Scene(folder)

@@ -150,3 +150,14 @@ def test_a_damaged_copy_of_the_state_is_mended_from_the_other(site: Path, tmp_pa
     assert ran.code == 0
     assert "mended" in ran.err
     assert (store / "state.0.json").read_bytes() == (store / "state.1.json").read_bytes()
+
+
+def test_the_root_of_another_publisher_is_not_taken_by_a_device_that_trusts_one(site: Path, tmp_path: Path) -> None:
+    store, other = tmp_path / "device", tmp_path / "other"
+    set_up(site, store, "http://127.0.0.1:9")
+    root = ask("repo", "init", "--repo", other, "--base-url", "http://127.0.0.1:9", "--dev")["root"]
+    before = (store / "trust" / "root.json").read_bytes()
+    ran = run("device", "init", "--store", store, "--url", "http://127.0.0.1:9", "--root", root, "--tier", TIER)
+    assert ran.code == 20
+    assert "another root" in ran.err
+    assert (store / "trust" / "root.json").read_bytes() == before

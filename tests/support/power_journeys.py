@@ -1,5 +1,6 @@
 """What a device does when the power fails, and what must hold when it is back."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from overair.publish.repository import Repository
 from overair.store.blobs import RECORD_NAME
 from overair.store.layout import LINKS
 from overair.store.leases import Lease
+from overair.store.partial import Partial
 from overair.store.store import Store
 from overair.transport.folder import Folder
 from support.devices import bring, staged
@@ -195,8 +197,12 @@ def _has_paid(version: str) -> Promise:
     return holds
 
 
-def _on_trial(store: Store) -> bool:
-    return store.read().on_trial
+def _has_pending(version: str) -> Promise:
+    return lambda store: _version(store.read().pending) == version
+
+
+def _has_previous(version: str) -> Promise:
+    return lambda store: _version(store.read().previous) == version
 
 
 def _is_idle(store: Store) -> bool:
@@ -225,6 +231,17 @@ def _is_sound(store: Store) -> bool:
 
 def _is_set_up(store: Store) -> bool:
     return store.config() is not None and store.trust_files().read("root.json") is not None
+
+
+def _is_installed(store: Store) -> bool:
+    """What engines open is whole, before any session has looked at it."""
+    return all(store.blobs.verify_installed(s.release, a) is None for s in store.read().slots() for a in s.release.artifacts)
+
+
+def _has_half(store: Store) -> bool:
+    """Bytes that came are kept for the next try; once the blob has arrived, it is all of them."""
+    partial = [p for p in store.layout.partial.glob("*.json") if Partial.bytes_present(store.layout.partial, p.stem)]
+    return bool(partial) or len(list(store.layout.blobs.iterdir())) > 1
 
 
 def _describe(store: Store) -> str:
@@ -331,6 +348,30 @@ def _update(version: str) -> Callable[[Scene, Path, Say], None]:
     return run
 
 
+def _update_without_links(scene: Scene, path: Path, say: Say) -> None:
+    """What a file system without hard links answers."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    os.link = refuse
+    _update(NEW)(scene, path, say)
+
+
+def _interrupted(scene: Scene, path: Path, say: Say) -> None:
+    """Half of a download came before; then all of it."""
+    (digest,) = scene.digests[NEW]
+    url = f"{BASE_URL}/blobs/sha256/{digest[:2]}/{digest}"
+    with Folder(scene.repositories[NEW], BASE_URL).open(url) as body:
+        data = body.file.read()
+        with Partial.open(Store(path).layout.partial, digest, len(data)) as partial:
+            partial.restart(url, body.etag)
+            partial.write(memoryview(data)[: len(data) // 2])
+            partial.checkpoint()
+            say("half came")
+    _update(NEW)(scene, path, say)
+
+
 def _start(scene: Scene, path: Path, say: Say) -> None:
     with scene.updater(path) as updater:
         with updater.session(Engine(say)) as session:
@@ -374,7 +415,8 @@ def _recover(scene: Scene, path: Path, say: Say) -> None:
 
 _STEPPED_BACK: Final = _both(_is_current(OLD), _is_barred(NEW))
 _CONFIRMED: Final = _is_current(NEW)
-_SWAPPED: Final = _either(_is_current(OLD), _is_current(NEW, proven=False))
+_WAITING: Final = _both(_is_current(OLD), _has_pending(NEW))
+_SWAPPED: Final = _both(_is_current(NEW, proven=False), _has_previous(OLD))
 
 JOURNEYS: Final = (
     Journey(
@@ -382,17 +424,26 @@ JOURNEYS: Final = (
         promises={"set up": _is_set_up, f"staged {OLD}": _is_here(OLD)},
     ),
     Journey(
-        "update", _published, _update(NEW), frozenset({OLD, NEW}), _is_here(NEW), always=_SWAPPED,
+        "update", _published, _update(NEW), frozenset({OLD, NEW}), _is_here(NEW), always=_is_current(OLD),
         promises={"set up": _is_set_up, f"staged {NEW}": _is_here(NEW)},
     ),
     Journey(
+        "update without links", _published, _update_without_links, frozenset({OLD, NEW}), _is_here(NEW),
+        always=_is_current(OLD), promises={"set up": _is_set_up, f"staged {NEW}": _both(_is_here(NEW), _is_installed)},
+    ),
+    Journey(
+        "interrupted download", _published, _interrupted, frozenset({OLD, NEW}), _is_here(NEW),
+        always=_is_current(OLD),
+        promises={"half came": _either(_has_half, _is_here(NEW)), "set up": _is_set_up, f"staged {NEW}": _is_here(NEW)},
+    ),
+    Journey(
         "swap and confirm", _scripted(OLDER, OLD, pending=NEW), _start, frozenset({OLD, NEW}), _CONFIRMED,
-        always=_SWAPPED,
+        always=_either(_WAITING, _SWAPPED),
         promises={f"loading {NEW}": _has_paid(NEW), f"answered {NEW}": _CONFIRMED, "ended": _is_idle},
     ),
     Journey(
         "swap by another program", _scripted(OLD, pending=NEW), _swap, frozenset({OLD, NEW}), _CONFIRMED,
-        always=_SWAPPED,
+        always=_either(_WAITING, _SWAPPED),
         promises={f"swapped to {NEW}": _both(_is_current(NEW, proven=False), _has_paid(NEW)), f"answered {NEW}": _CONFIRMED},
     ),
     Journey(
@@ -401,7 +452,7 @@ JOURNEYS: Final = (
     ),
     Journey(
         "quarantine", _scripted(OLD, pending=NEW, script="load fail"), _start, frozenset({OLD}), _STEPPED_BACK,
-        always=_either(_is_current(OLD), _both(_on_trial, _is_current(NEW, proven=False))),
+        always=_either(_WAITING, _SWAPPED, _STEPPED_BACK),
         promises={
             f"loading {NEW}": _has_paid(NEW), f"loading {OLD}": _STEPPED_BACK, f"answered {OLD}": _STEPPED_BACK,
             "ended": _both(_STEPPED_BACK, _is_idle),

@@ -34,15 +34,16 @@ class Flip:
     offset: int
 
 
-def flips(scene: Scene) -> list[Flip]:
+def flips(scene: Scene, _folder: Path, every: int) -> list[Flip]:
     """The first, the middle and the last byte of each file of each store."""
-    return [
+    points = [
         Flip(journey=name, path=path.relative_to(scene.start(name)).as_posix(), offset=offset)
         for name in _ENDS
         for path in sorted(scene.start(name).rglob("*"))
         if path.is_file() and path.stat().st_size
         for offset in sorted({0, path.stat().st_size // 2, path.stat().st_size - 1})
     ]
+    return points[::every]
 
 
 def try_flip(scene: Scene, point: Flip, folder: Path) -> tuple[str, str]:

@@ -33,9 +33,14 @@ class Journey:
     refused: frozenset[str] = field(default=frozenset())
     again: str = ""
 
+    @property
+    def falls_back_to(self) -> str:
+        """The version that runs when what is on trial has no tries left; empty: none."""
+        return "" if self.start is None else GOOD
+
 
 def _install(scene: Scene, store: Path, say: Say) -> None:
-    with scene.set_up(store) as updater:
+    with scene.set_up(store):
         say("set up")
         _update(scene, store, say)
     _use(scene, store, say)

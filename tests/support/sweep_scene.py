@@ -84,9 +84,7 @@ class Scene:
             if cancel_after is not None and done >= cancel_after:
                 cancel.set()
 
-        updater.update(
-            folder=self.site, conditions=ANYWHERE, cancel=cancel, on_progress=lambda p: watch(p.bytes_done)
-        )
+        updater.update(folder=self.site, conditions=ANYWHERE, cancel=cancel, on_progress=lambda p: watch(p.bytes_done))
 
 
 def sha256_of(path: Path) -> str:

@@ -19,8 +19,6 @@ from typing import Final, NoReturn, Self
 Say = Callable[[str], object]
 Work = Callable[[Say], None]
 
-TIME_LIMIT_S: Final = 30
-
 _TRACEME, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 0x4200, 0x420E
 _TRACESYSGOOD, _EXITKILL = 0x1, 0x100000
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
@@ -69,14 +67,15 @@ class Child:
     Args:
         work: What it does; it gets a function that says a line to this process.
         stops_below: It stops at the calls on files below this folder; None: nowhere.
+        limit_s: It is ended after so many seconds.
     """
 
-    def __init__(self, work: Work, *, stops_below: Path | None = None) -> None:
+    def __init__(self, work: Work, *, stops_below: Path | None = None, limit_s: int = 30) -> None:
         self._below = str(stops_below)
         self._read, write = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            _run(work, write, traced=stops_below is not None)
+            _run(work, write, limit_s, traced=stops_below is not None)
         os.close(write)
         self._running = True
         self.exit_code: int | None = None
@@ -108,6 +107,12 @@ class Child:
         """Wait for the end of a child that stops nowhere."""
         while self._running:
             self._wait()
+
+    def has_ended(self) -> bool:
+        """Whether a child that stops nowhere is at its end."""
+        if self._running and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            self._wait()
+        return not self._running
 
     def said(self) -> list[str]:
         """What it has said, once it has ended."""
@@ -161,11 +166,11 @@ class Child:
             return os.pread(memory.fileno(), 4096, address).split(b"\0", 1)[0].decode()
 
 
-def _run(work: Work, write: int, *, traced: bool) -> NoReturn:
+def _run(work: Work, write: int, limit_s: int, *, traced: bool) -> NoReturn:
     """What the fork does; it never returns into its parent's code."""
     code = 1
     try:
-        signal.alarm(TIME_LIMIT_S)
+        signal.alarm(limit_s)
         if traced:
             _ptrace(_TRACEME, 0, 0)
             os.kill(os.getpid(), signal.SIGSTOP)

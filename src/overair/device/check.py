@@ -4,10 +4,9 @@ from msgspec.structs import replace
 
 from overair.core import commands, slots
 from overair.core.select import Device, select
-from overair.device.manifest import fetch_manifest, manifest_url, succession
+from overair.device.manifest import Fetched, fetch_manifest, manifest_url
 from overair.errors import ManifestError, TrustError
 from overair.host import clock
-from overair.model.manifest import Manifest
 from overair.model.offer import Answer, Offer
 from overair.model.release import Release
 from overair.store.config import Config
@@ -25,9 +24,10 @@ def check(store: Store, config: Config, http: Source) -> Answer:
         TrustError: It is not signed by whom it should be, or older than one that this device acted on.
         ExpiredError: It is authentic, and too old to install by.
     """
-    manifest = fetch_manifest(store, config, http)
-    _check_succession(store, config, manifest)
-    _note(store, config, manifest)
+    fetched = fetch_manifest(store, config, http)
+    manifest = fetched.manifest
+    _check_succession(store, config, fetched)
+    _note(store, config, fetched)
     device = Device(id=config.device_id, tier=config.tier, app_version=config.app_version)
     answer = select(manifest, store.read(), device, clock.utc_now())
     if isinstance(answer, Offer):
@@ -35,13 +35,14 @@ def check(store: Store, config: Config, http: Source) -> Answer:
     return answer
 
 
-def _check_succession(store: Store, config: Config, manifest: Manifest) -> None:
+def _check_succession(store: Store, config: Config, fetched: Fetched) -> None:
+    manifest = fetched.manifest
     if manifest.channel is not None and manifest.channel != config.channel:
         raise ManifestError(
             f"{config.url} is the manifest of channel {manifest.channel}, this device follows {config.channel}",
             hint="set the URL of the right channel with: overair device init",
         )
-    seen = store.read().sequences.get(succession(config), 0)
+    seen = store.read().sequences.get(fetched.succession, 0)
     if manifest.schema is not None and manifest.sequence < seen:
         raise TrustError(
             f"{config.url} is manifest {manifest.sequence} of channel {config.channel}, and {seen} was seen before",
@@ -49,12 +50,13 @@ def _check_succession(store: Store, config: Config, manifest: Manifest) -> None:
         )
 
 
-def _note(store: Store, config: Config, manifest: Manifest) -> None:
+def _note(store: Store, config: Config, fetched: Fetched) -> None:
     """Write down the sequence, and which of this device's releases were taken back, if that is news."""
+    manifest = fetched.manifest
     withdrawn = frozenset(w.sha256 for w in manifest.withdrawn if w.tier == config.tier)
     at = clock.timestamp(clock.utc_now())
     news: tuple[commands.Command, ...] = (
-        commands.See(at=at, channel=succession(config), sequence=manifest.sequence),
+        commands.See(at=at, channel=fetched.succession, sequence=manifest.sequence),
         commands.Withdraw(at=at, release_ids=withdrawn),
     )
     state = store.read()

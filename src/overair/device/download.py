@@ -113,6 +113,7 @@ def _bring(
                 cancel=cancel,
                 max_bytes_per_second=conditions.max_bytes_per_second,
             )
+        store.blobs.check_arrived(path, artifact)
         store.blobs.adopt(path, artifact)
     meter.finish(artifact)
 

@@ -27,7 +27,18 @@ _NOTE_EVERY: Final = timedelta(hours=1)
 _LOG: Final = logging.getLogger("overair")
 
 
-def fetch_manifest(store: Store, config: Config, http: Source) -> Manifest:
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest, and what its sequence is remembered under.
+
+    Another repository counts for itself, and so do other keys of a channel: whoever had a stolen key may have
+    published the highest sequence there is, and exchanging the key must end that.
+    """
+
+    manifest: Manifest
+    succession: str
+
+
+def fetch_manifest(store: Store, config: Config, http: Source) -> Fetched:
     """The manifest of the channel that this device follows.
 
     Raises:
@@ -38,7 +49,9 @@ def fetch_manifest(store: Store, config: Config, http: Source) -> Manifest:
         StorageError: The disk refused.
         LockedError: Another process refreshes the metadata.
     """
-    return _plain(store, config, http) if config.insecure else _signed(store, config, http)
+    if config.insecure:
+        return Fetched(manifest=_plain(store, config, http), succession=succession(config))
+    return _signed(store, config, http)
 
 
 def manifest_url(config: Config) -> str:
@@ -55,11 +68,11 @@ def base_url(config: Config) -> str:
 
 
 def succession(config: Config) -> str:
-    """What the sequence of manifests is remembered under: another repository counts for itself."""
+    """What the sequence of manifests is remembered under, but for the keys that signed."""
     return f"{config.channel} {base_url(config)}"
 
 
-def _signed(store: Store, config: Config, http: Source) -> Manifest:
+def _signed(store: Store, config: Config, http: Source) -> Fetched:
     """What the chain of signatures from the embedded root vouches for."""
     from overair.trust.client import TrustClient
 
@@ -70,12 +83,14 @@ def _signed(store: Store, config: Config, http: Source) -> Manifest:
         cached = _read(store)
         try:
             data = client.fetch_target(path, f"{base_url(config)}/targets", cached=cached)
+            keyids = client.keys_of(config.channel)
         except ExpiredError as error:
             raise _doubted(error, store, now) from error
         if data != cached:
             _keep(store, data)
         _note_time(store, now)
-    return parse_manifest(data)
+    signed_by = ",".join(keyid[:16] for keyid in keyids)
+    return Fetched(manifest=parse_manifest(data), succession=f"{succession(config)} {signed_by}")
 
 
 def _fetcher(http: Source) -> Callable[[str, int], bytes]:

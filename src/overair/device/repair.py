@@ -57,6 +57,7 @@ def _fetch_again(store: Store, artifact: Artifact, http: Source) -> None:
     """Put a good blob in the place of a bad one."""
     with store.download_lock(), Partial.open(store.layout.partial, artifact.sha256, artifact.size_bytes) as partial:
         path = fetch(http, artifact.url, size_bytes=artifact.size_bytes, sha256=artifact.sha256, partial=partial)
+        store.blobs.check_arrived(path, artifact)
         with store.lock():
             store.blobs.adopt(path, artifact)
 

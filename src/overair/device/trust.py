@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from overair.errors import StorageError, TrustError, UsageError
+from overair.errors import StorageError, UsageError
 from overair.store.config import Config
 from overair.store.store import Store
 
@@ -58,24 +58,11 @@ def embed(store: Store, root: bytes | None) -> None:
     A device that has one keeps it: it may have followed the publisher to newer keys than those in the app.
 
     Raises:
-        TrustError: It is not a root.
+        TrustError: It is not a root, or the device trusts another publisher.
         StorageError: The disk refused.
     """
     if root is None:
         return
     from overair.trust.client import embed_root
 
-    files = store.trust_files()
-    present = files.read("root.json")
-    if present is None or not _is_root(present):
-        embed_root(files, root)
-
-
-def _is_root(data: bytes) -> bool:
-    from overair.trust.metadata import check_root
-
-    try:
-        check_root(data)
-    except TrustError:
-        return False
-    return True
+    embed_root(store.trust_files(), root)

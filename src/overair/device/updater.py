@@ -1,5 +1,6 @@
 """The device's side of Overair as one object."""
 
+import logging
 import threading
 import uuid
 from pathlib import Path
@@ -20,7 +21,7 @@ from overair.device.repair import verify
 from overair.device.session import Session
 from overair.device.trust import embed, require_trust, root_bytes
 from overair.engines.base import Engine, create
-from overair.errors import UsageError
+from overair.errors import StateUnreadableError, UsageError
 from overair.host import clock
 from overair.model.conditions import Conditions
 from overair.model.events import Event
@@ -33,6 +34,7 @@ from overair.transport.folder import Folder
 from overair.transport.http import HTTP
 from overair.transport.source import Source
 
+_LOG: Final = logging.getLogger("overair")
 _INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --root root.json --tier TIER"
 
 
@@ -73,7 +75,7 @@ class Updater:
 
     def _settle(self, given: dict[str, str | bool], root: bytes | str | Path | None) -> Config:
         """The settings, with what was given written over what was there, and the root that is trusted."""
-        known = self._store.config()
+        known = self._known_settings(replaceable={"url", "tier"} <= given.keys())
         if known is None and not {"url", "tier"} <= given.keys():
             raise UsageError(f"{self._store.layout.root} is not set up: url and tier are missing", hint=_INIT_HINT)
         if known is None:
@@ -88,6 +90,16 @@ class Updater:
                 embed(self._store, trust)
                 self._store.configure(config)
         return config
+
+    def _known_settings(self, *, replaceable: bool) -> Config | None:
+        """What the device was told before; where that cannot be read, it can be told again."""
+        try:
+            return self._store.config()
+        except StateUnreadableError as error:
+            if not replaceable:
+                raise
+            _LOG.warning("the device is set up anew: %s", error.message)
+            return None
 
     def _source(self, folder: str | Path | None) -> Source:
         return self._http if folder is None else Folder(Path(folder), base_url(self.config))
@@ -237,7 +249,9 @@ class Updater:
             pending=slot_status(state.pending),
             trial=trial_status(state),
             quarantine=state.quarantine,
-            sequence=state.sequences.get(succession(self.config), 0),
+            sequence=max(
+                (n for name, n in state.sequences.items() if name.startswith(succession(self.config))), default=0
+            ),
             sessions=len(state.sessions),
         )
 

@@ -32,6 +32,20 @@ class Blobs:
         """
         return _has_size(self._layout.blob(artifact.sha256), artifact.size_bytes)
 
+    def check_arrived(self, path: Path, artifact: Artifact) -> None:
+        """Read a synced file back before it is taken in: what counts is what the disk kept, not what it was given.
+
+        Raises:
+            IntegrityError: The file is not the artifact.
+            StorageError: The disk refused.
+        """
+        wrong = _what_is_wrong(path, artifact)
+        if wrong is not None:
+            raise IntegrityError(
+                f"{path} is {wrong}, expected {artifact.sha256}",
+                hint="the disk did not keep what was written to it: try again, and if it stays so, check the disk",
+            )
+
     def adopt(self, path: Path, artifact: Artifact) -> None:
         """Take a synced, verified file in under its digest; `path` is gone afterwards.
 

@@ -50,11 +50,13 @@ class Lease:
 
     def release(self, *, keep_note: bool = False) -> None:
         """Let go of the lease, and remove it; the note may stay, for whoever finds that the session is gone."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         if not keep_note:
             with contextlib.suppress(OSError):
                 self._note.unlink(missing_ok=True)
-        self._lock.release()
+        with contextlib.suppress(OSError):
+            self._lock.release()
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink(missing_ok=True)
 

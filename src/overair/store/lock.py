@@ -33,7 +33,7 @@ def exclusive(path: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[N
             _note(path).write_text(str(os.getpid()))
         yield
     finally:
-        lock.release()
+        _let_go(lock)
 
 
 def is_held(path: Path) -> bool:
@@ -44,8 +44,14 @@ def is_held(path: Path) -> bool:
             lock.acquire(timeout=0)
         except Timeout:
             return True
-        lock.release()
+        _let_go(lock)
         return False
+
+
+def _let_go(lock: FileLock) -> None:
+    """Release a lock. One that cannot be unlocked now goes with the object, and at the latest with the process."""
+    with contextlib.suppress(OSError):
+        lock.release()
 
 
 def _note(path: Path) -> Path:

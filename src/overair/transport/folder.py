@@ -4,6 +4,7 @@ It stands in for the server, so a device takes the same checks: what comes from 
 comes from the network.
 """
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,20 @@ class FolderBody:
         Raises:
             NetworkError: The folder cannot be read any more.
         """
-        try:
-            data = self.file.read(len(buffer))
-        except OSError as error:
-            raise NetworkError(f"cannot read {self.file.name}: {error.strerror or error}") from error
+        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def read(self, max_bytes: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            NetworkError: The folder cannot be read any more.
+        """
+        try:
+            return self.file.read(max_bytes)
+        except OSError as error:
+            raise _unreadable(self.file.name, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +54,8 @@ class FolderBody:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # a stick that was pulled; what was read is verified
+            self.file.close()
 
 
 class Folder:
@@ -60,9 +70,13 @@ class Folder:
     """
 
     def __init__(self, folder: Path, base_url: str) -> None:
-        self._folder = folder.resolve()
         self._base_url = f"{base_url.rstrip('/')}/"
-        if not self._folder.is_dir():
+        try:
+            self._folder = folder.resolve()
+            is_folder = self._folder.is_dir()
+        except OSError as error:
+            raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
+        if not is_folder:
             raise StorageError(f"there is no folder {folder}", hint="name a folder with a copy of the repository")
 
     def get(
@@ -81,7 +95,7 @@ class Folder:
             NetworkError: It cannot be read.
         """
         with self.open(url) as body:
-            data = body.file.read(max_bytes + 1)
+            data = body.read(max_bytes + 1)
         if len(data) > max_bytes:
             raise IntegrityError(f"{body.file.name} has more than {max_bytes} bytes")
         return Document(data=data, etag=None, url=url)
@@ -104,15 +118,15 @@ class Folder:
         try:
             file = path.open("rb")
             stat = path.stat()
+            etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'
+            begin = start if if_range in {None, etag} else 0
+            file.seek(begin)
         except FileNotFoundError as error:
             raise HTTPStatusError(
                 f"{path} is not there", status=404, hint="copy the whole repository to the folder"
             ) from error
         except OSError as error:
-            raise NetworkError(f"cannot read {path}: {error.strerror or error}") from error
-        etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'
-        begin = start if if_range in {None, etag} else 0
-        file.seek(begin)
+            raise _unreadable(path, error) from error
         return FolderBody(url=url, start=begin, total=stat.st_size, etag=etag, content_type="", file=file)
 
     def close(self) -> None:
@@ -127,3 +141,7 @@ class Folder:
                 f"{url} is not in {self._folder}", status=404, hint="it is not part of the repository"
             )
         return path
+
+
+def _unreadable(what: object, error: OSError) -> NetworkError:
+    return NetworkError(f"cannot read {what}: {error.strerror or error}")

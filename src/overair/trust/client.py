@@ -76,6 +76,19 @@ class TrustClient:
         found = self._find(path)
         return None if found is None else _target(found)
 
+    def keys_of(self, role: str) -> tuple[str, ...]:
+        """The ids of the keys that may sign for a role which the top-level targets delegate to, sorted.
+
+        Raises: as `refresh`, which comes first where it was not done, and:
+            TrustError: There is no such role.
+        """
+        if self._refreshed is None:
+            self.refresh()
+        keyids = self._refreshed.keys_of(role) if self._refreshed else None
+        if keyids is None:
+            raise TrustError(f"nobody may sign for {role}", hint="is the channel right?")
+        return keyids
+
     def fetch_target(self, path: str, base_url: str, *, cached: bytes | None = None) -> bytes:
         """Fetch a target of at most 5 MB, a manifest, and verify it (TUF 5.7). Models are downloaded elsewhere.
 
@@ -136,21 +149,31 @@ class TrustClient:
             except ExpiredMetadataError as error:
                 role, expires = updater.too_old() or (updater.fetched.role, expiry(updater.fetched.data))
                 raise expired(role, expires, self._now) from error
+            except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                # python-tuf checks every signature, and not every type
+                raise TrustError(f"{updater.fetched} is malformed: {type(error).__name__}", hint=_CHANGED) from error
 
 
 def embed_root(files: Files, root: bytes) -> int:
     """Make `root` the trust of a device that has none, and return its version.
 
+    An older or newer root of the same publisher changes nothing: an app goes on embedding the one it was built with,
+    and devices follow the chain of roots by themselves.
+
     Raises:
-        TrustError: It is not root metadata signed by itself, or the device has another root already.
+        TrustError: It is not root metadata signed by itself, or the device trusts another publisher.
         StorageError: The disk refused.
     """
     version = check_root(root)
     present = files.read("root.json")
-    if present is not None and present != root and _is_root(present):
-        raise TrustError("this device has a trusted root already", hint="make a new store to trust another publisher")
-    files.write("root.json", root)
-    return version
+    if present is None or not _is_root(present):
+        files.write("root.json", root)
+        return version
+    trusted = check_root(present)
+    known = present if version == trusted else files.read(f"root_history/{version}.root.json")
+    if known is not None and known != root:
+        raise TrustError("this device trusts another root", hint="make a new store to trust another publisher")
+    return trusted
 
 
 def _is_root(data: bytes) -> bool:

@@ -62,7 +62,7 @@ def _open(data: bytes) -> Envelope:
     try:
         document = msgspec.json.decode(data, type=_Envelope)
         return Envelope.from_dict(msgspec.to_builtins(document))
-    except (msgspec.DecodeError, UnicodeDecodeError, SigningError, KeyError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, RecursionError, SigningError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"the manifest's envelope is damaged: {str(error)[:200]}", hint=_HINT) from error
 
 

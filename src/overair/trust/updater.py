@@ -101,6 +101,13 @@ class DurableUpdater(Updater):
         """Whether the digest of a target is part of its published name (TUF 6.2)."""
         return bool(self._trusted_set.root.consistent_snapshot)
 
+    def keys_of(self, role: str) -> tuple[str, ...] | None:
+        """The ids of the keys that the top-level targets name for a role, or None."""
+        try:
+            return tuple(sorted(self._trusted_set.targets.get_delegated_role(role).keyids))
+        except ValueError:
+            return None
+
     def too_old(self) -> tuple[str, datetime] | None:
         """The first role of those loaded that has expired, and when."""
         loaded = (self._trusted_set.get(role) for role in ("root", "timestamp", "snapshot"))
