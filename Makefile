@@ -1,12 +1,17 @@
 # `make demo` and `make test` each install what they need; nothing has to be set up first.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv models models-demo lint test sweep demo bench lock clean
+.PHONY: help venv models models-demo lint test sweep sweep-store demo bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# What tests of faults need of Debian: root installs it, others go without those tests.
+FAULT_TOOLS := { command -v strace && command -v mkfs.ext4 && command -v mkfs.xfs; } >/dev/null || [ "$$(id -u)" != 0 ] || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	strace e2fsprogs xfsprogs; } </dev/null
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 @/p' Makefile | tr '@' '\t' | expand -t 20
@@ -16,12 +21,16 @@ demo: venv ## install, then the whole story on a real model
 	@$(BIN)/overair demo
 
 test: lint models ## install, then everything that CI runs
-	@command -v strace >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qq -y --no-install-recommends strace; } </dev/null
+	@$(FAULT_TOOLS)
 	@OVERAIR_REQUIRE_MODELS=1 $(BIN)/python -m pytest
 
 sweep: venv ## install, then 10,000 damaged inputs of each kind, in about six minutes
 	@OVERAIR_SWEEP=1 $(BIN)/python -m pytest -q -s tests/property/test_fuzz_inputs.py
+
+sweep-store: venv ## install, then every kill, power cut and failing call that the store can meet, in about an hour; needs root
+	@$(FAULT_TOOLS)
+	@for sweep in kill calls power contention detectors; do \
+		PYTHONPATH=tests $(BIN)/python tests/faults/sweep_$$sweep.py --full || exit 1; done
 
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check

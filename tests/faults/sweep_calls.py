@@ -59,14 +59,14 @@ def lying(scene: Scene, folder: Path, every: int) -> list[Point]:
         for call in on_the_store(calls_to_try(scene, journey, ["write"], folder), folder)
         if ".pid" not in call.line
     ]
-    return points[::every]
+    return points[every // 2 :: every]
 
 
 # The shares of the quick sweep are primes, so that it meets every error and every call.
 KINDS = {
     "a call fails": Kind(points=failing, attempt=try_point, every=131),
     "calls go on failing": Kind(points=staying_broken, attempt=try_point, every=11),
-    "a write lies": Kind(points=lying, attempt=try_point, every=7),
+    "a write lies": Kind(points=lying, attempt=try_point, every=2),
     "a bit turns round": Kind(points=flips, attempt=try_flip, every=7),
 }
 

@@ -22,11 +22,12 @@ from statistics import median
 from typing import Final
 
 from overair import Conditions, Updater
-from overair.errors import DeferredError, IllegalEventError, LockedError, OverairError
+from overair.errors import IllegalEventError, LockedError
 from overair.model.state import State
 from overair.publish.repository import Repository
 from overair.store.store import Store
-from support.power_journeys import Engine, rubbish
+from support.power_journeys import Engine
+from support.power_promises import rubbish
 from support.published import BASE_URL, model_file, sha256_of
 from support.tracing import Child, Say
 

@@ -20,6 +20,7 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent.parent
 SWEEP_LIMIT_S: Final = 600
+_KINDS: Final = ("ext4", "xfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +32,21 @@ class Safeguard:
         file: Where it is, below `src/overair`.
         text: The source with it; it must be there exactly once.
         without: The source without it.
-        sweep: The command that must fail then.
+        sweeps: The commands of which one at least must fail then.
     """
 
     name: str
     file: str
     text: str
     without: str
-    sweep: tuple[str, ...]
+    sweeps: tuple[tuple[str, ...], ...]
 
 
-def _power(*journeys: str, file_system: str | None = None) -> tuple[str, ...]:
-    """The cuts that stop at the first failure; on both file systems unless told otherwise."""
+def _power(*journeys: str) -> tuple[tuple[str, ...], ...]:
+    """What the order of the calls shows, and what the cuts show, up to the first failure."""
     chosen = [word for journey in journeys for word in ("--journey", journey)]
-    where = ["--file-system", file_system] if file_system else []
-    return ("sweep_power.py", "--until-failure", *chosen, *where)
+    cuts = [("sweep_power.py", "--cuts-only", "--until-failure", "--file-system", kind, *chosen) for kind in _KINDS]
+    return (("sweep_power.py", "--order-only", "--file-system", "ext4", *chosen), *cuts)
 
 
 SAFEGUARDS: Final = (
@@ -61,7 +62,7 @@ SAFEGUARDS: Final = (
         "store/durable.py",
         "        temporary.replace(path)\n    sync_directory(path.parent)\n",
         "        temporary.replace(path)\n",
-        _power("swap and confirm"),
+        _power("install"),
     ),
     Safeguard(
         "fsync of the folder after the rename of a blob or a release",
@@ -103,21 +104,28 @@ SAFEGUARDS: Final = (
         "store/state_file.py",
         "len(body) != header.bytes or zlib.crc32(body) != header.crc32",
         "len(body) != header.bytes",
-        ("sweep_detectors.py", "--flips"),
+        (("sweep_detectors.py", "--flips"),),
     ),
     Safeguard(
         "the lock",
         "store/lock.py",
         "            lock.acquire(timeout=timeout_s)\n",
         "            pass\n",
-        ("sweep_contention.py", "--seconds", "20", "--seed", "1"),
+        (("sweep_contention.py", "--seconds", "20", "--seed", "1"),),
+    ),
+    Safeguard(
+        "the files of a running session",
+        "core/retention.py",
+        " + [session.release_id for session in state.sessions]",
+        "",
+        (("sweep_contention.py", "--seconds", "20", "--seed", "1"),),
     ),
     Safeguard(
         "the try that is taken before the load",
         "core/slots.py",
-        "tries_left=state.tries_left - charged",
-        "tries_left=state.tries_left",
-        _power("swap and confirm", file_system="ext4"),
+        "charged = state.tries_left > 0 and not (c.external and state.current.proven)",
+        "charged = False",
+        _power("swap and confirm"),
     ),
 )
 
@@ -135,13 +143,13 @@ def mutate(folder: Path, safeguard: Safeguard) -> None:
     file.write_text(source.replace(safeguard.text, safeguard.without), encoding="utf-8")
 
 
-def noticed(safeguard: Safeguard) -> str | None:
-    """The first thing that the sweep finds without the safeguard, or None when it finds nothing."""
+def noticed(safeguard: Safeguard, command: tuple[str, ...]) -> str | None:
+    """The first thing that a sweep finds without the safeguard, or None when it finds nothing."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mutate(folder, safeguard)
         environment = os.environ | {"PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT / 'tests'}"}
-        script, *options = safeguard.sweep
+        script, *options = command
         done = subprocess.run(
             [sys.executable, str(HERE / script), *options],
             env=environment,
@@ -154,7 +162,7 @@ def noticed(safeguard: Safeguard) -> str | None:
         return None
     found = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
     if done.returncode != 1 or not found:
-        raise AssertionError(f"{' '.join(safeguard.sweep)} could not run:\n{done.stdout}{done.stderr}")
+        raise AssertionError(f"{' '.join(command)} could not run:\n{done.stdout}{done.stderr}")
     return found[0]
 
 
@@ -163,12 +171,13 @@ def flips() -> list[str]:
     from overair.errors import StateUnreadableError
     from overair.model.state import State
     from overair.store.state_file import load_state, save_state
+    from support.power import scratch
     from support.states import slot
 
     state = State(generation=7, current=slot("1.1.0", proven=False), previous=slot("1.0.0"), tries_left=1)
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "state.0.json")
+    with scratch() as folder:
+        path = folder / "state.0.json"
         save_state([path], state, first=0)
         data = path.read_bytes()
         for bit in range(8 * len(data)):
@@ -183,14 +192,19 @@ def flips() -> list[str]:
 
 
 def sweep(chosen: tuple[Safeguard, ...]) -> int:
-    """Take each of these out; returns how many the sweeps did not notice."""
+    """Take each of these out; returns how many no sweep has noticed."""
     unnoticed = 0
     for safeguard in chosen:
-        started = time.monotonic()
-        found = noticed(safeguard)
-        unnoticed += found is None
-        print(f"{safeguard.name} ({safeguard.file}), without it: {' '.join(safeguard.sweep)}")
-        print(f"  {time.monotonic() - started:6.1f} s  {found or 'NOTHING NOTICED'}", flush=True)
+        print(f"without {safeguard.name} ({safeguard.file})", flush=True)
+        found: list[str | None] = []
+        for command in safeguard.sweeps:
+            started = time.monotonic()
+            found.append(noticed(safeguard, command))
+            print(f"  {' '.join(command)}\n    {time.monotonic() - started:6.1f} s  {found[-1] or '-'}", flush=True)
+        unnoticed += not any(found)
+        if not any(found):
+            print("  NOTHING NOTICED", flush=True)
+    print(f"{len(chosen)} safeguards taken out one at a time, {unnoticed} of them unnoticed")
     return unnoticed
 
 

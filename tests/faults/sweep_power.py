@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.power import IMAGE_BYTES, Failure, Sweep, scratch, why_not
+from support.power import IMAGE_BYTES, Failure, Sweep, keep_mounts_to_ourselves, scratch, why_not
 from support.power_journeys import JOURNEYS, Journey, Scene
 
 
@@ -25,38 +25,54 @@ class Row:
 
     journey: str
     file_system: str
+    calls: int
     cuts: int
     failures: tuple[Failure, ...]
     seconds: float
 
 
-def sweep(folder: Path, file_system: str, journey: Journey, scene: Scene, *, every: int, until_failure: bool) -> Row:
-    """Cut one journey at each `every`th point and at its end."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How much of it: each `every`th point; the order of calls, the cuts, or both; no further than a first failure."""
+
+    every: int = 1
+    order: bool = True
+    cuts: bool = True
+    until_failure: bool = False
+
+
+def sweep(folder: Path, file_system: str, journey: Journey, scene: Scene, choice: Choice) -> Row:
+    """Check the order of one journey's calls, and cut it."""
     started = time.monotonic()
     folder.mkdir()
     cuts = Sweep(folder, file_system, journey, scene)
-    stops = [*cuts.stops()[::every], None]
-    tried, failures = 0, []
-    for stop in stops:
+    stops, wrong = cuts.stops()
+    failures = wrong if choice.order else []
+    # Far from each other first: what is missed shows at many points, and not at the first.
+    points = sorted([*stops[:: choice.every], None], key=lambda stop: _backwards(stop.number if stop else 0))
+    tried = 0
+    for point in points if choice.cuts else []:
+        if failures and choice.until_failure:
+            break
         tried += 1
-        failure = cuts.cut(stop)
-        if failure is not None:
-            failures.append(failure)
-            if until_failure:
-                break
-    return Row(journey.name, file_system, tried, tuple(failures), time.monotonic() - started)
+        failure = cuts.cut(point)
+        failures += [failure] if failure is not None else []
+    seconds = time.monotonic() - started
+    return Row(journey.name, file_system, max(stop.number for stop in stops), tried, tuple(failures), seconds)
 
 
-def sweep_all(
-    journeys: Sequence[Journey], file_systems: Sequence[str], *, every: int, until_failure: bool
-) -> list[Row]:
+def _backwards(number: int) -> str:
+    return f"{number:012b}"[::-1]
+
+
+def sweep_all(journeys: Sequence[Journey], file_systems: Sequence[str], choice: Choice) -> list[Row]:
     rows: list[Row] = []
     with scratch() as folder:
         scene = Scene(folder)
         for file_system in file_systems:
             for journey in journeys:
                 place = folder / f"{len(rows)}"
-                row = sweep(place, file_system, journey, scene, every=every, until_failure=until_failure)
+                row = sweep(place, file_system, journey, scene, choice)
                 rows.append(row)
                 print(line(row), flush=True)
                 for failure in row.failures:
@@ -65,8 +81,9 @@ def sweep_all(
 
 
 def line(row: Row) -> str:
-    each = row.seconds / row.cuts
-    return f"{row.journey:26}{row.file_system:12}{row.cuts:6}{len(row.failures):10}{row.seconds:9.1f}{each:8.2f}"
+    each = row.seconds / max(row.cuts, 1)
+    figures = f"{row.calls:7}{row.cuts:7}{len(row.failures):10}{row.seconds:9.1f}{each:8.2f}"
+    return f"{row.journey:26}{row.file_system:12}{figures}"
 
 
 def main() -> int:
@@ -75,21 +92,29 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth point only")
     parser.add_argument("--journey", action="append", choices=[j.name for j in JOURNEYS], help="this one only")
     parser.add_argument("--file-system", action="append", choices=list(IMAGE_BYTES), help="this one only")
+    parser.add_argument("--order-only", action="store_true", help="look at the order of the calls, cut nothing")
+    parser.add_argument("--cuts-only", action="store_true", help="cut, whatever the order of the calls")
     parser.add_argument("--until-failure", action="store_true", help="stop a journey at its first failure")
     options = parser.parse_args()
     if reason := why_not():
         print(f"power cuts: not here: {reason}", file=sys.stderr)
         return 2
+    keep_mounts_to_ourselves()
     logging.getLogger("overair").setLevel(logging.CRITICAL)  # quarantines are what is asked for
-    print(f"{'journey':26}{'file system':12}{'cuts':>6}{'failures':>10}{'seconds':>9}{'each':>8}")
+    print(f"{'journey':26}{'file system':12}{'calls':>7}{'cuts':>7}{'failures':>10}{'seconds':>9}{'each':>8}")
     chosen = [j for j in JOURNEYS if options.journey is None or j.name in options.journey]
-    every = 1 if options.full else options.every
-    rows = sweep_all(chosen, options.file_system or list(IMAGE_BYTES), every=every, until_failure=options.until_failure)
-    for file_system in IMAGE_BYTES:
+    choice = Choice(
+        every=1 if options.full else options.every,
+        order=not options.cuts_only,
+        cuts=not options.order_only,
+        until_failure=options.until_failure,
+    )
+    file_systems = options.file_system or list(IMAGE_BYTES)
+    rows = sweep_all(chosen, file_systems, choice)
+    for file_system in file_systems:
         of_it = [row for row in rows if row.file_system == file_system]
-        if of_it:
-            failed = sum(len(row.failures) for row in of_it)
-            print(f"{'all journeys':26}{file_system:12}{sum(row.cuts for row in of_it):6}{failed:10}")
+        calls, cuts = sum(row.calls for row in of_it), sum(row.cuts for row in of_it)
+        print(f"{'all journeys':26}{file_system:12}{calls:7}{cuts:7}{sum(len(row.failures) for row in of_it):10}")
     return 1 if any(row.failures for row in rows) else 0
 
 

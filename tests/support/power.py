@@ -1,10 +1,12 @@
 """Power cuts on real file systems: an image, mounted by a loop device, that stops keeping what is not yet durable."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import platform
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from support.power_journeys import Journey, Scene
+from support.power_order import Order
 from support.tracing import Child, Stop
 
 # The smallest that each will make: xfs asks for 300 MB. The files are sparse.
@@ -22,6 +25,7 @@ IMAGE_BYTES: Final = {"ext4": 32 << 20, "xfs": 320 << 20}
 _MAKE: Final = {"ext4": ["mkfs.ext4", "-qF"], "xfs": ["mkfs.xfs", "-qf"]}
 # _IOR('X', 125, u32), and the flag that does not even flush the journal.
 _SHUTDOWN: Final = 0x8004587D
+_NEW_NAMESPACE: Final = 0x20000  # CLONE_NEWNS
 _NO_LOG_FLUSH: Final = struct.pack("I", 2)
 
 
@@ -54,10 +58,19 @@ def why_not() -> str | None:
     return "this machine has no loop devices for us"
 
 
+def keep_mounts_to_ourselves() -> None:
+    """From now on what this process mounts is gone when it ends, however it ends."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_NEW_NAMESPACE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"unshare: {os.strerror(number)}")
+    _command("mount", "--make-rprivate", "/")
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for images, in memory where there is such a place: a cut drops what did not reach the image."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 - a file system, not a file
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 
@@ -131,32 +144,52 @@ class Sweep:
             self._do(lambda: journey.prepare(scene, self._store))
         self._image.keep()
 
-    def stops(self) -> list[Stop]:
-        """Where the journey can be cut."""
+    def stops(self) -> tuple[list[Stop], list[Failure]]:
+        """Where the journey can be cut, and what is wrong with the order of its calls.
+
+        After one call is before the next, unless something was said between them: such a stop is left out.
+        """
         self._image.restore()
+        found: list[Stop] = []
         with self._image.mounted(), self._traced() as child:
-            found = list(child.stops())
+            for stop in child.stops():
+                if found and found[-1].after and found[-1].said_bytes == stop.said_bytes:
+                    found.pop()
+                found.append(stop)
             if child.exit_code != 0:
                 raise AssertionError(f"{self._journey.name} does not end well: {child.said()}")
-        return found
+        return found, self._order_faults(found)
+
+    def _order_faults(self, stops: list[Stop]) -> list[Failure]:
+        order = Order(self._store.name)
+        said = 0
+        faults: list[Failure] = []
+        for stop in stops:
+            if not stop.after:
+                faults += [self._failure(stop, what) for what in order.faults(stop, said=stop.said_bytes > said)]
+                said = stop.said_bytes
+        return faults + [self._failure(None, what) for what in order.faults_at_the_end()]
+
+    def _failure(self, stop: Stop | None, what: str) -> Failure:
+        return Failure(self._journey.name, self._image.file_system, stop, what)
 
     def cut(self, stop: Stop | None) -> Failure | None:
         """Cut the power at a stop, or once the journey has ended; start again, and say what does not hold."""
         self._image.restore()
-        with self._image.mounted():
-            with self._traced() as child:
-                for reached in child.stops():
-                    if stop is not None and (reached.number, reached.after) == (stop.number, stop.after):
-                        break
-                self._image.cut()
-                child.kill()
-                said = child.said()
+        with self._image.mounted(), self._traced() as child:
+            for reached in child.stops():
+                if stop is not None and (reached.number, reached.after) == (stop.number, stop.after):
+                    break
+            self._image.cut()
+            child.kill()
+            said = child.said()
+        if child.exit_code not in {0, -signal.SIGKILL}:
+            return self._failure(stop, f"before the cut: {said[-1] if said else child.exit_code}")
         with self._image.mounted():
             try:
                 self._do(lambda: self._journey.check(self._scene, self._store, said))
             except AssertionError as error:
-                what = f"{error} (said: {', '.join(said) or 'nothing'})"
-                return Failure(self._journey.name, self._image.file_system, stop, what)
+                return self._failure(stop, f"{error} (said: {', '.join(said) or 'nothing'})")
         return None
 
     def _traced(self) -> Child:

@@ -11,23 +11,38 @@ from typing import Final
 
 from overair import Conditions, Updater
 from overair.device.repair import verify
-from overair.errors import EngineError, IllegalEventError, StateUnreadableError
+from overair.errors import EngineError, IllegalEventError
 from overair.host import clock
 from overair.model.release import Bundle
-from overair.model.state import TRIES_ON_TRIAL, Slot
 from overair.publish.repository import Repository
-from overair.store.blobs import RECORD_NAME
-from overair.store.layout import LINKS
 from overair.store.leases import Lease
 from overair.store.partial import Partial
 from overair.store.store import Store
 from overair.transport.folder import Folder
 from support.devices import bring, staged
+from support.power_promises import (
+    Promise,
+    both,
+    describe,
+    either,
+    has_half,
+    has_paid,
+    has_pending,
+    has_previous,
+    is_barred,
+    is_current,
+    is_here,
+    is_idle,
+    is_installed,
+    is_set_up,
+    is_sound,
+    is_unreadable,
+    rubbish,
+)
 from support.published import BASE_URL, model_file, sha256_of
 from support.tracing import Say
 
 OLD, NEW, OLDER = "1.0.0", "1.1.0", "0.9.0"
-Promise = Callable[[Store], bool]
 _SMALL_DISK: Final = Conditions(min_free_bytes=0)
 
 
@@ -82,7 +97,7 @@ class Journey:
     run: Callable[[Scene, Path, Say], None]
     runs: frozenset[str | None]
     end: Promise
-    always: Promise = lambda _: True  # noqa: E731
+    always: Promise = lambda _: True
     promises: dict[str, Promise] = field(default_factory=dict)
     damaged: bool = False
 
@@ -96,13 +111,13 @@ class Journey:
         store = Store(path)
         if not self.damaged:
             self._holds(scene, store)
-        assert self.always(store), f"the disk has: {_describe(store)}"
+        assert self.always(store), f"the disk has: {describe(store)}"
         for line in said:
-            assert self.promises[line](store), f"{line!r} was said, and the disk has: {_describe(store)}"
+            assert self.promises[line](store), f"{line!r} was said, and the disk has: {describe(store)}"
         if not self.damaged:
             self._starts(scene, path)
         self.run(scene, path, lambda _: None)
-        assert self.end(store), f"done again, the journey leads to: {_describe(store)}"
+        assert self.end(store), f"done again, the journey leads to: {describe(store)}"
         self._starts(scene, path)
         with scene.updater(path) as updater:
             updater.collect_garbage()
@@ -160,118 +175,6 @@ class Engine:
 def _boot_anew() -> None:
     """A machine that lost its power has another boot identifier when it is back."""
     clock._LINUX_BOOT_ID = Path(os.devnull)  # type: ignore[misc]  # the kernel's own file cannot be changed
-
-
-# --- what the disk says ------------------------------------------------------------------------------------------
-
-
-def _version(slot: Slot | None) -> str | None:
-    return slot.release.version if slot else None
-
-
-def _is_current(version: str | None, *, proven: bool = True) -> Promise:
-    def holds(store: Store) -> bool:
-        current = store.read().current
-        return _version(current) == version and (current is None or current.proven or not proven)
-
-    return holds
-
-
-def _is_here(version: str) -> Promise:
-    """It is staged, or swapped in already."""
-    return lambda store: version in {_version(store.read().pending), _version(store.read().current)}
-
-
-def _is_barred(version: str) -> Promise:
-    return lambda store: version in {entry.version for entry in store.read().quarantine}
-
-
-def _has_paid(version: str) -> Promise:
-    """The try was taken durably before the load, unless a verdict has given it back since."""
-
-    def holds(store: Store) -> bool:
-        state = store.read()
-        taken = state.tries_left < TRIES_ON_TRIAL and any(s.charged for s in state.sessions)
-        return taken or not state.on_trial or _version(state.current) != version
-
-    return holds
-
-
-def _has_pending(version: str) -> Promise:
-    return lambda store: _version(store.read().pending) == version
-
-
-def _has_previous(version: str) -> Promise:
-    return lambda store: _version(store.read().previous) == version
-
-
-def _is_idle(store: Store) -> bool:
-    return not store.read().sessions
-
-
-def _both(*promises: Promise) -> Promise:
-    return lambda store: all(promise(store) for promise in promises)
-
-
-def _either(*promises: Promise) -> Promise:
-    return lambda store: any(promise(store) for promise in promises)
-
-
-def _is_unreadable(store: Store) -> bool:
-    try:
-        store.read()
-    except StateUnreadableError:
-        return True
-    return False
-
-
-def _is_sound(store: Store) -> bool:
-    return all(store.blobs.verify(a) is None for slot in store.read().slots() for a in slot.release.artifacts)
-
-
-def _is_set_up(store: Store) -> bool:
-    return store.config() is not None and store.trust_files().read("root.json") is not None
-
-
-def _is_installed(store: Store) -> bool:
-    """What engines open is whole, before any session has looked at it."""
-    return all(store.blobs.verify_installed(s.release, a) is None for s in store.read().slots() for a in s.release.artifacts)
-
-
-def _has_half(store: Store) -> bool:
-    """Bytes that came are kept for the next try; once the blob has arrived, it is all of them."""
-    partial = [p for p in store.layout.partial.glob("*.json") if Partial.bytes_present(store.layout.partial, p.stem)]
-    return bool(partial) or len(list(store.layout.blobs.iterdir())) > 1
-
-
-def _describe(store: Store) -> str:
-    try:
-        state = store.read()
-    except StateUnreadableError as error:
-        return str(error)
-    slots = ", ".join(f"{name} {_version(getattr(state, name))}" for name in LINKS)
-    barred = [entry.version for entry in state.quarantine]
-    proven = state.current is not None and state.current.proven
-    return f"{slots}, proven {proven}, tries {state.tries_left}, {len(state.sessions)} sessions, quarantine {barred}"
-
-
-def rubbish(store: Store) -> list[str]:
-    """The files of a store that nothing accounts for."""
-    layout, state = store.layout, store.read()
-    known = {layout.config, layout.history, layout.lock, layout.manifest, layout.clock, *layout.state_copies}
-    known |= {path.with_name(f"{path.name}.damaged") for path in layout.state_copies}
-    known |= {path.with_name(f"{path.name}.pid") for path in (layout.lock, layout.partial / "lock")}
-    known |= {layout.root / "trust.lock", layout.root / "trust.lock.pid", layout.partial / "lock"}
-    known |= {layout.trust / f"{role}.json" for role in ("root", "timestamp", "snapshot", "targets", "stable")}
-    known |= {layout.trust / "root_history" / "1.root.json"}
-    known |= {layout.link(name) for name in LINKS if getattr(state, name) is not None}
-    for slot in state.slots():
-        folder = layout.release(slot.id)
-        known |= {layout.blob(a.sha256) for a in slot.release.artifacts} | {folder / RECORD_NAME}
-        known |= {folder / a.name for a in slot.release.artifacts}
-    folders = {*layout.folders(), *(layout.release(slot.id) for slot in state.slots()), layout.trust / "root_history"}
-    found = {path for path in layout.root.rglob("*") if path not in folders and path not in known}
-    return sorted(path.relative_to(layout.root).as_posix() for path in found)
 
 
 # --- the stores that journeys start from ---------------------------------------------------------------------------
@@ -390,7 +293,7 @@ def _swap(scene: Scene, path: Path, say: Say) -> None:
 
 def _roll_back(scene: Scene, path: Path, say: Say) -> None:
     with scene.updater(path) as updater:
-        if _is_current(NEW)(Store(path)):
+        if is_current(NEW)(Store(path)):
             updater.rollback(reason="on purpose")
         say("rolled back")
 
@@ -408,66 +311,66 @@ def _repair(scene: Scene, path: Path, say: Say) -> None:
 
 def _recover(scene: Scene, path: Path, say: Say) -> None:
     with scene.updater(path) as updater:
-        if _is_unreadable(Store(path)):
+        if is_unreadable(Store(path)):
             updater.recover()
         say("recovered")
 
 
-_STEPPED_BACK: Final = _both(_is_current(OLD), _is_barred(NEW))
-_CONFIRMED: Final = _is_current(NEW)
-_WAITING: Final = _both(_is_current(OLD), _has_pending(NEW))
-_SWAPPED: Final = _both(_is_current(NEW, proven=False), _has_previous(OLD))
+_STEPPED_BACK: Final = both(is_current(OLD), is_barred(NEW))
+_CONFIRMED: Final = is_current(NEW)
+_WAITING: Final = both(is_current(OLD), has_pending(NEW))
+_SWAPPED: Final = both(is_current(NEW, proven=False), has_previous(OLD))
 
 JOURNEYS: Final = (
     Journey(
-        "install", _nothing, _update(OLD), frozenset({None, OLD}), _is_here(OLD), always=_is_current(None),
-        promises={"set up": _is_set_up, f"staged {OLD}": _is_here(OLD)},
+        "install", _nothing, _update(OLD), frozenset({None, OLD}), is_here(OLD), always=is_current(None),
+        promises={"set up": is_set_up, f"staged {OLD}": is_here(OLD)},
     ),
     Journey(
-        "update", _published, _update(NEW), frozenset({OLD, NEW}), _is_here(NEW), always=_is_current(OLD),
-        promises={"set up": _is_set_up, f"staged {NEW}": _is_here(NEW)},
+        "update", _published, _update(NEW), frozenset({OLD, NEW}), is_here(NEW), always=is_current(OLD),
+        promises={"set up": is_set_up, f"staged {NEW}": is_here(NEW)},
     ),
     Journey(
-        "update without links", _published, _update_without_links, frozenset({OLD, NEW}), _is_here(NEW),
-        always=_is_current(OLD), promises={"set up": _is_set_up, f"staged {NEW}": _both(_is_here(NEW), _is_installed)},
+        "update without links", _published, _update_without_links, frozenset({OLD, NEW}), is_here(NEW),
+        always=is_current(OLD), promises={"set up": is_set_up, f"staged {NEW}": both(is_here(NEW), is_installed)},
     ),
     Journey(
-        "interrupted download", _published, _interrupted, frozenset({OLD, NEW}), _is_here(NEW),
-        always=_is_current(OLD),
-        promises={"half came": _either(_has_half, _is_here(NEW)), "set up": _is_set_up, f"staged {NEW}": _is_here(NEW)},
+        "interrupted download", _published, _interrupted, frozenset({OLD, NEW}), is_here(NEW),
+        always=is_current(OLD),
+        promises={"half came": either(has_half, is_here(NEW)), "set up": is_set_up, f"staged {NEW}": is_here(NEW)},
     ),
     Journey(
         "swap and confirm", _scripted(OLDER, OLD, pending=NEW), _start, frozenset({OLD, NEW}), _CONFIRMED,
-        always=_either(_WAITING, _SWAPPED),
-        promises={f"loading {NEW}": _has_paid(NEW), f"answered {NEW}": _CONFIRMED, "ended": _is_idle},
+        always=either(_WAITING, _SWAPPED),
+        promises={f"loading {NEW}": has_paid(NEW), f"answered {NEW}": _CONFIRMED, "ended": is_idle},
     ),
     Journey(
         "swap by another program", _scripted(OLD, pending=NEW), _swap, frozenset({OLD, NEW}), _CONFIRMED,
-        always=_either(_WAITING, _SWAPPED),
-        promises={f"swapped to {NEW}": _both(_is_current(NEW, proven=False), _has_paid(NEW)), f"answered {NEW}": _CONFIRMED},
+        always=either(_WAITING, _SWAPPED),
+        promises={f"swapped to {NEW}": both(_SWAPPED, has_paid(NEW)), f"answered {NEW}": _CONFIRMED},
     ),
     Journey(
         "roll back", _scripted(OLD, NEW), _roll_back, frozenset({OLD, NEW}), _STEPPED_BACK,
-        always=_either(_CONFIRMED, _STEPPED_BACK), promises={"rolled back": _STEPPED_BACK},
+        always=either(_CONFIRMED, _STEPPED_BACK), promises={"rolled back": _STEPPED_BACK},
     ),
     Journey(
         "quarantine", _scripted(OLD, pending=NEW, script="load fail"), _start, frozenset({OLD}), _STEPPED_BACK,
-        always=_either(_WAITING, _SWAPPED, _STEPPED_BACK),
+        always=either(_WAITING, _SWAPPED, _STEPPED_BACK),
         promises={
-            f"loading {NEW}": _has_paid(NEW), f"loading {OLD}": _STEPPED_BACK, f"answered {OLD}": _STEPPED_BACK,
-            "ended": _both(_STEPPED_BACK, _is_idle),
+            f"loading {NEW}": has_paid(NEW), f"loading {OLD}": _STEPPED_BACK, f"answered {OLD}": _STEPPED_BACK,
+            "ended": both(_STEPPED_BACK, is_idle),
         },
     ),
     Journey(
-        "collect garbage", _littered, _collect, frozenset({OLD}), _is_current(OLD), always=_is_current(OLD),
-        promises={"collected": _is_current(OLD)},
+        "collect garbage", _littered, _collect, frozenset({OLD}), is_current(OLD), always=is_current(OLD),
+        promises={"collected": is_current(OLD)},
     ),
     Journey(
-        "repair", _rotten, _repair, frozenset({OLD}), _is_sound, always=_is_current(OLD),
-        promises={"repaired": _is_sound}, damaged=True,
+        "repair", _rotten, _repair, frozenset({OLD}), is_sound, always=is_current(OLD),
+        promises={"repaired": is_sound}, damaged=True,
     ),
     Journey(
         "recover", _unreadable, _recover, frozenset({OLD}), _STEPPED_BACK,
-        always=_either(_is_unreadable, _STEPPED_BACK), promises={"recovered": _STEPPED_BACK}, damaged=True,
+        always=either(is_unreadable, _STEPPED_BACK), promises={"recovered": _STEPPED_BACK}, damaged=True,
     ),
 )  # fmt: skip

@@ -10,9 +10,11 @@ from overair.store.layout import LINKS
 from overair.store.store import Store
 from support.sweep_journeys import Journey
 from support.sweep_process import Ended, run
-from support.sweep_scene import DigestEngine, Scene
+from support.sweep_scene import NEW, DigestEngine, Scene
 
 _LOCKS = ("lock", "lock.pid", "trust.lock", "trust.lock.pid", "partial/lock", "partial/lock.pid")
+# The stores that have the new release in a slot: they go back from it only with a quarantine.
+HAD_NEW = frozenset({"pending", "trial", "confirmed", "crashed", "damaged", "rubbish"})
 # Files that a store has once something happened that writes them; nothing is decided by their absence.
 _OPTIONAL = (*_LOCKS, "history.jsonl", "manifest.cache", "clock.json", "trust/root_history")
 _OPTIONAL_TRUST = ("root", "timestamp", "snapshot", "targets", "stable", "root_history/1.root", "root_history/2.root")
@@ -55,7 +57,7 @@ def _look(scene: Scene, journey: Journey, said: tuple[str, ...], path: Path, *, 
         assert journey.start is None
         return
     except StateUnreadableError:
-        assert journey.start == "lost"
+        assert journey.start == "lost", "the settings or the state cannot be read"
         assert not said, "the state was recovered, and is lost again"
         return
     _check_acknowledged(store, said, blunt=blunt)
@@ -93,6 +95,10 @@ def run_session(scene: Scene, journey: Journey, path: Path) -> str:
                 return ""
             raise
     assert engine.digests == scene.releases[engine.ran], f"{engine.ran} is not what was published"
+    barred = {entry.version for entry in Store(path).read().quarantine}
+    assert engine.ran == NEW or journey.start not in HAD_NEW or NEW in barred, (
+        f"back to {engine.ran}, and {NEW} is free"
+    )
     return engine.ran
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from overair.device.updater import Updater
 from support.sweep_process import Say
 from support.sweep_scene import GOOD, NEW, DigestEngine, Scene
 
@@ -109,6 +110,11 @@ def _recover(scene: Scene, store: Path, say: Say) -> None:
         say(f"quarantined {NEW}")
 
 
+def _settings(_scene: Scene, store: Path, say: Say) -> None:
+    with Updater(store, app_version="3.0.0"):
+        say("set up")
+
+
 def _external(scene: Scene, store: Path, say: Say) -> None:
     with scene.open(store) as updater:
         say(f"swapped {updater.swap().bundle.version}")
@@ -148,6 +154,7 @@ JOURNEYS: Final = {
             ends=GOOD,
             again="UsageError: the state can be read",
         ),
+        Journey(name="settings", start="confirmed", steps=_settings, runs=_both(NEW), ends=NEW),
         Journey(name="external", start="pending", steps=_external, runs=_both(NEW), ends=NEW),
     )
 }

@@ -5,10 +5,13 @@ under test knows of it. What it says to its parent goes through a pipe, and what
 """
 
 import ctypes
+import fcntl
 import os
 import platform
 import signal
 import struct
+import sys
+import termios
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,14 +54,19 @@ _CALLS: Final[dict[str, dict[int, tuple[str, str]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Where a child stands: before or after its Nth call that changes the disk."""
+    """Where a child stands: before or after its Nth call that changes the disk.
+
+    The paths are relative to the folder that is watched; `said_bytes` rises when the child says something.
+    """
 
     number: int
-    call: str
+    name: str
+    paths: tuple[str, ...]
     after: bool
+    said_bytes: int
 
     def __str__(self) -> str:
-        return f"{'after' if self.after else 'before'} call {self.number}: {self.call}"
+        return f"{'after' if self.after else 'before'} call {self.number}: {self.name} {' '.join(self.paths)}"
 
 
 class Child:
@@ -85,7 +93,8 @@ class Child:
         calls = _CALLS[platform.machine()]
         self._wait()
         _ptrace(_SETOPTIONS, self._pid, _TRACESYSGOOD | _EXITKILL)
-        number, inside, signal_number = 0, None, 0
+        number, signal_number = 0, 0
+        inside: tuple[str, tuple[str, ...]] | None = None
         while self._running:
             _ptrace(_SYSCALL, self._pid, signal_number)
             stopped_by = self._wait()
@@ -93,15 +102,15 @@ class Child:
             if stopped_by != _SYSCALL_STOP:
                 continue
             if inside is not None:
-                text, inside = inside, None
-                yield Stop(number, text, after=True)
+                call, inside = inside, None
+                yield Stop(number, *call, after=True, said_bytes=self._said_bytes())
                 continue
             entered = _entry(self._pid)
             if entered is not None and entered[0] in calls:
                 inside = self._counted(*calls[entered[0]], entered[1])
             if inside is not None:
                 number += 1
-                yield Stop(number, inside, after=False)
+                yield Stop(number, *inside, after=False, said_bytes=self._said_bytes())
 
     def finish(self) -> None:
         """Wait for the end of a child that stops nowhere."""
@@ -144,8 +153,8 @@ class Child:
         self.exit_code = os.waitstatus_to_exitcode(status)
         return 0
 
-    def _counted(self, name: str, kind: str, arguments: tuple[int, ...]) -> str | None:
-        """The call as a line of text, if it may change what lies below the folder."""
+    def _counted(self, name: str, kind: str, arguments: tuple[int, ...]) -> tuple[str, tuple[str, ...]] | None:
+        """The call and its paths, if it may change what lies below the folder."""
         if kind == _FD:
             try:
                 paths = [str(Path(f"/proc/{self._pid}/fd/{arguments[0]}").readlink())]
@@ -159,7 +168,16 @@ class Child:
         # A path that is relative to a descriptor comes from the removal of a tree, which is below the folder.
         if not any(path.startswith(self._below) or not path.startswith("/") for path in paths):
             return None
-        return f"{name} {' '.join(path.removeprefix(self._below).lstrip('/') for path in paths)}"
+        if (name == "unlink" and not os.path.lexists(paths[0])) or (
+            name.startswith("mkdir") and Path(paths[0]).is_dir()
+        ):
+            return None  # it will be refused
+        return name, tuple(path.removeprefix(self._below).lstrip("/") for path in paths)
+
+    def _said_bytes(self) -> int:
+        """How much it has said so far."""
+        waiting = fcntl.ioctl(self._read, termios.FIONREAD, struct.pack("i", 0))
+        return int.from_bytes(waiting, sys.byteorder)
 
     def _text(self, address: int) -> str:
         with Path(f"/proc/{self._pid}/mem").open("rb", buffering=0) as memory:

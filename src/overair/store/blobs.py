@@ -136,12 +136,13 @@ class Blobs:
             with durable.storage_errors("list", folder):
                 rubbish = [path for path in folder.iterdir() if path.name not in keep]
             for path in rubbish:
-                if path.is_dir():
+                with durable.storage_errors("remove", path):
+                    is_folder, size_bytes = path.is_dir(), path.lstat().st_size
+                if is_folder:
                     durable.remove_tree(path)
                 else:
-                    with durable.storage_errors("remove", path):
-                        freed += path.stat().st_size
                     durable.remove_file(path)
+                    freed += size_bytes
         return freed
 
     def refresh_link(self, slot: str, release: Release | None) -> None:

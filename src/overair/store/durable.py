@@ -93,6 +93,9 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
             while view:
                 view = view[file.write(view) :]
             sync_file(file.fileno())
+            kept = os.fstat(file.fileno()).st_size
+        if kept != len(data):  # a disk that says more than it does must not cost the old content
+            raise StorageError(f"cannot write {path}: the disk kept {kept} of {len(data)} bytes")
         temporary.replace(path)
     sync_directory(path.parent)
 

@@ -62,21 +62,27 @@ class Lease:
 
 
 def is_alive(folder: Path, session_id: str) -> bool:
-    """Whether the process of a session lives."""
+    """Whether the process of a session lives.
+
+    Raises:
+        StorageError: The disk refused.
+    """
     path = _lock_path(folder, session_id)
-    return path.exists() and is_held(path)
+    with storage_errors("look at", path):
+        return path.exists() and is_held(path)
 
 
 def was_busy(folder: Path, session_id: str, boot_id: str) -> bool | None:
     """Whether a dead session was loading or generating when it ended; None when that cannot be known.
 
-    It cannot be known when the machine has been started since, or when nobody kept a note.
+    It cannot be known when the machine has been started since, or when nobody kept a note, or when it is damaged.
     """
     try:
         note = (folder / session_id).read_bytes()[:256]
     except OSError:
         return None
-    return note[:1] == _BUSY if note[1:].decode(errors="replace") == boot_id else None
+    known = note[:1] in {_BUSY, _IDLE} and note[1:].decode(errors="replace") == boot_id
+    return note[:1] == _BUSY if known else None
 
 
 def forget(folder: Path, session_id: str) -> None:

@@ -40,11 +40,13 @@ def load_state(copies: Sequence[Path]) -> Loaded:
     """
     found: list[State | None] = []
     damage: list[str] = []
+    unreadable = False
     for path in copies:
         try:
             found.append(_read(path))
             damage.append("" if found[-1] else f"{path.name} is missing")
         except ValueError as error:
+            unreadable = True
             found.append(None)
             damage.append(f"{path.name}: {error}")
     states = [state for state in found if state is not None]
@@ -52,7 +54,7 @@ def load_state(copies: Sequence[Path]) -> Loaded:
         newest = max(states, key=lambda state: state.generation)
         behind = [f"{path.name} is behind" if s and s != newest else "" for path, s in zip(copies, found, strict=True)]
         return Loaded(newest, tuple(d or b for d, b in zip(damage, behind, strict=True)))
-    if all(path.exists() is False for path in copies):
+    if not unreadable:
         return Loaded(State(), ("",) * len(copies))
     raise StateUnreadableError(
         f"the state in {copies[0].parent} cannot be read ({'; '.join(damage)})",

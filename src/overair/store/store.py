@@ -151,7 +151,9 @@ class Store:
         kept: list[str] = []
         for path in self.layout.state_copies:
             aside = path.with_name(f"{path.name}.damaged")
-            if path.exists():
+            with durable.storage_errors("keep", path):
+                is_there = path.exists()
+            if is_there:
                 durable.copy_file(path, aside)
                 kept.append(str(aside))
         # The damaged copies are replaced, never removed first: a folder without copies would look like a new device.
@@ -235,7 +237,7 @@ class Store:
             StorageError: The disk refused.
         """
         with durable.storage_errors("list", self.layout.partial):
-            paths = [p for p in self.layout.partial.iterdir() if not p.name.startswith("lock")]
-        for path in paths:
+            paths = [(p, p.is_file()) for p in self.layout.partial.iterdir() if not p.name.startswith("lock")]
+        for path, is_file in paths:
             if path.name.partition(".")[0] not in keep or path.suffix == durable.TEMPORARY_SUFFIX:
-                durable.remove_file(path) if path.is_file() else durable.remove_tree(path)
+                durable.remove_file(path) if is_file else durable.remove_tree(path)
