@@ -121,7 +121,9 @@ class Blobs:
             StorageError: The disk refused.
         """
         with durable.storage_errors("list", self._layout.releases):
-            records = sorted(self._layout.releases.glob(f"*/{RECORD_NAME}"))
+            # Not `glob`, which takes a folder that may not be read for an empty one: every release would be forgotten.
+            folders = sorted(self._layout.releases.iterdir())
+        records = [folder / RECORD_NAME for folder in folders]
         releases = [release for path in records if (release := _read_record(path)) is not None]
         return [release for release in releases if not any(self.verify(artifact) for artifact in release.artifacts)]
 
@@ -182,7 +184,10 @@ def _is_same(copy: Path, original: Path) -> bool:
 def _read_record(path: Path) -> Release | None:
     """What a release's folder says that it is, if its name proves it."""
     with durable.storage_errors("read", path):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
     try:
         release = msgspec.json.decode(data, type=Release)
     except (msgspec.DecodeError, UnicodeDecodeError):
