@@ -79,6 +79,7 @@ def test_a_file_that_rotted_is_found_and_fetched_again(site: Path, tmp_path: Pat
             file.write(b"\xff\x00\xff")
         assert len(ask("device", "verify", "--store", store, code=21)["damaged"]) == 1
         assert len(ask("device", "verify", "--store", store, "--repair")["repaired"]) == 1
+        assert [file.name for file in (store / "partial").iterdir() if not file.name.startswith("lock")] == []
         assert path.read_bytes() == model.read_bytes()
         assert (store / "model-current.gguf").read_bytes() == model.read_bytes()
         assert ask("device", "verify", "--store", store)["sound"] == 1

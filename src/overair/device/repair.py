@@ -60,6 +60,7 @@ def _fetch_again(store: Store, artifact: Artifact, http: Source) -> None:
         store.blobs.check_arrived(path, artifact)
         with store.lock():
             store.blobs.adopt(path, artifact)
+        partial.discard()  # the journal, which outlives the bytes until they are a blob
 
 
 def _reinstall(store: Store, release: Release) -> None:
