@@ -143,7 +143,7 @@ def publish(
 
 @app.command(epilog="Example: overair repo rollout 50% --repo site --tier 1b")
 def rollout(
-    to: Annotated[str, typer.Argument(metavar="SHARE", help="The share of the devices, as 50%; 100% is everybody.")],
+    to: Annotated[str, typer.Argument(metavar="SHARE", help="As 50%; 0% pauses, 100% is everybody.")],
     repo: RepoDir,
     tier: Tier,
     channel: Channel = None,
@@ -269,7 +269,7 @@ def share(text: str) -> float:
     """A share that somebody typed, 10% or 0.1, as a fraction.
 
     Raises:
-        UsageError: It is not a share above 0% and up to 100%.
+        UsageError: It is not a share from 0% to 100%.
     """
     number, percent, rest = text.strip().partition("%")
     try:
@@ -277,10 +277,8 @@ def share(text: str) -> float:
     except ValueError:
         value = -1.0
     # A bare 10 is refused: it may mean 10% or 10 of 1.
-    if rest or not 0 < value <= 1:
-        raise UsageError(
-            f"not a share of the devices: {text[:40]!r}", hint="write it as 10% or 0.1, above 0 and up to 100%"
-        )
+    if rest or not 0 <= value <= 1:
+        raise UsageError(f"not a share of the devices: {text[:40]!r}", hint="write it as 10% or 0.1, from 0 to 100%")
     return value
 
 
