@@ -160,7 +160,7 @@ def test_on_trial_the_previous_release_runs_in_the_same_session(store: Store) ->
         assert saved.bundle.version == "1.0.0"
         assert saved.generate("hi") == "model 1.0.0: hi"
         assert len(store.read().sessions) == 1
-    assert engine.loads == ["2.0.0", "1.0.0"]
+    assert engine.loads == ["2.0.0", "2.0.0", "1.0.0"]
     assert (held(store), bad(store)) == (("1.0.0", "-", "-"), ["2.0.0"])
     entry = store.read().quarantine[0]
     assert "load failed on purpose" in entry.reason
@@ -558,3 +558,23 @@ def test_a_state_that_breaks_during_a_session_does_not_stop_the_model(store: Sto
         for copy in store.layout.state_copies:
             copy.write_bytes(b"damaged")
         assert open_session.generate("hi") == "model 1.0.0: hi"
+
+
+class FailsOnce(ScriptedEngine):
+    """Cannot load at the first try, as on a disk that refuses once."""
+
+    def load(self, bundle: Bundle) -> None:
+        super().load(bundle)
+        if len(self.loads) == 1:
+            raise EngineError("input/output error")
+
+
+def test_a_load_that_fails_once_condemns_no_model(store: Store) -> None:
+    staged(store, "1.0.0")
+    engine = FailsOnce()
+    with Session(store, engine) as session:
+        assert session.generate("hello").startswith("model 1.0.0")
+    state = store.read()
+    assert engine.loads == ["1.0.0", "1.0.0"]
+    assert state.current is not None
+    assert (state.current.proven, state.quarantine) == (True, ())

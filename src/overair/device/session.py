@@ -79,7 +79,7 @@ class Session:
             self._begin()
             try:
                 if self._engine is not None:
-                    self._engine.load(self.bundle)
+                    self._load(self._engine)
             except EngineMissingError:  # says nothing about the model
                 self._end()
                 raise
@@ -180,6 +180,16 @@ class Session:
                 hint="fetch it again with: overair device verify --repair",
             )
         return self._store.blobs.install(state.current.release)
+
+    def _load(self, engine: Engine) -> None:
+        """Load, and once more if that fails: a disk that refuses once must not condemn a model."""
+        try:
+            engine.load(self.bundle)
+        except EngineMissingError:
+            raise
+        except EngineError as error:
+            _LOG.info("trying once more: %s", error)
+            engine.load(self.bundle)
 
     def _failed_to_load(self, error: EngineError) -> bool:
         """Report a failed load; whether there is another release to run now."""
