@@ -42,6 +42,8 @@ def test_init_writes_the_settings_once(tmp_path: Path) -> None:
         "format": 1,
         "base_url": BASE_URL,
         "default_channel": "stable",
+        "mirrors": [],
+        "poll_seconds": None,
     }
     assert (repo.base_url, repo.default_channel, repo.folder) == (BASE_URL, "stable", folder)
     before = list(files_below(folder))

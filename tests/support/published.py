@@ -61,7 +61,7 @@ def split_files(folder: Path, prefix: str = "big", count: int = 3) -> list[Path]
 
 
 def _write(path: Path, keys: list[bytes], seed: int, floats: int) -> Path:
-    data = b"".join(struct.pack("<f", seed + i) for i in range(floats))
+    data = struct.pack(f"<{floats}f", *range(seed, seed + floats))
     path.write_bytes(assemble(keys, [tensor("w", (floats,), F32, 0)], data))
     return path
 

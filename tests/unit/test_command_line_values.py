@@ -2,9 +2,8 @@
 
 import pytest
 
-from overair.cli.device import quantity
 from overair.cli.output import duration, size
-from overair.cli.repo import share
+from overair.cli.quantities import quantity, seconds, share
 from overair.errors import UsageError
 
 
@@ -36,6 +35,19 @@ def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("30m", 1800), ("6h", 21_600), (" 1.5D ", 129_600)]
+)
+def test_a_time_has_a_unit(text: str, value: int) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1h", "0s", "1w", "nan"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_362_432, "98.4 MB"), (999_600, "1.0 MB"), (2e15, "2000 TB")],
 )
@@ -44,7 +56,7 @@ def test_a_size_for_people(count: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (99.6, "1 min 40 s"), (3700, "1 h 01 min")]
+    ("count", "text"), [(0.04, "0.0 s"), (9.96, "10 s"), (99.6, "1 min 40 s"), (3700, "1 h 01 min")]
 )
-def test_a_time_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_a_time_for_people(count: float, text: str) -> None:
+    assert duration(count) == text

@@ -3,21 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overair.cli import output
 from overair.cli.options import Json, StoreDir
-from overair.errors import DeferredError, IntegrityError, UsageError
+from overair.cli.quantities import quantity
+from overair.errors import DeferredError, IntegrityError
 
 if TYPE_CHECKING:
     from overair.device.updater import Updater
     from overair.model.report import SlotStatus, Status
 
 app = typer.Typer(help="Keep the model on this device current.", no_args_is_help=True)
-
-_RATES: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 Engine = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="xllamacpp, llama_cpp or llama_server.")]
 
@@ -267,23 +266,6 @@ def gc(store: StoreDir, as_json: Json = False) -> None:
     with _open(store) as updater:
         freed = updater.collect_garbage()
     output.result({"bytes_freed": freed}, [f"freed {output.size(freed)}"], as_json=as_json)
-
-
-def quantity(text: str) -> int:
-    """A number of bytes that somebody typed, as 2MB or 1500k.
-
-    Raises:
-        UsageError: It is not one, or not above 0.
-    """
-    number = text.strip().lower().removesuffix("b")
-    unit = number[-1:] if number[-1:] in _RATES else ""
-    try:
-        value = round(float(number.removesuffix(unit)) * _RATES[unit])
-    except (ValueError, OverflowError):
-        value = 0
-    if value <= 0:
-        raise UsageError(f"not a number of bytes: {text[:40]!r}", hint="write it as 500kB, 2MB or 1.5GB")
-    return value
 
 
 def _offered(release: Any) -> dict[str, object]:

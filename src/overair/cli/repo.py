@@ -7,6 +7,7 @@ import typer
 
 from overair.cli import output, passphrase
 from overair.cli.options import Channel, Json, KeysDir, Reason, RepoDir, Tier
+from overair.cli.quantities import seconds, share
 from overair.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def init(
             "--expires", metavar="ROLE=DAYS", help="How long root, targets, channel or online signatures hold."
         ),
     ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option("--mirror", metavar="URL", help="Where a copy of the folder will be; may be given several times."),
+    ] = None,
+    poll: Annotated[
+        str | None, typer.Option("--poll", metavar="TIME", help="How often devices are asked to check, as 6h.")
+    ] = None,
     keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +60,8 @@ def init(
         passphrase=passphrase.provider(new=True),
         dev=dev,
         expires=dict(_role_days(text) for text in expires or ()),
+        mirrors=mirror,
+        poll_seconds=None if poll is None else seconds(poll),
     )
     root = made.root_path
     data = {
@@ -263,23 +273,6 @@ def serve(
         output.result({"url": url}, [f"serving {repo} at {url}"], as_json=as_json)
 
     serve_forever(repo, host=host, port=port, on_ready=ready)
-
-
-def share(text: str) -> float:
-    """A share that somebody typed, 10% or 0.1, as a fraction.
-
-    Raises:
-        UsageError: It is not a share from 0% to 100%.
-    """
-    number, percent, rest = text.strip().partition("%")
-    try:
-        value = float(number) / (100 if percent else 1)
-    except ValueError:
-        value = -1.0
-    # A bare 10 is refused: it may mean 10% or 10 of 1.
-    if rest or not 0 <= value <= 1:
-        raise UsageError(f"not a share of the devices: {text[:40]!r}", hint="write it as 10% or 0.1, from 0 to 100%")
-    return value
 
 
 def _report(change: Any, *, as_json: bool) -> None:

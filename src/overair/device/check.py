@@ -8,7 +8,7 @@ from overair.device.manifest import Fetched, fetch_manifest, manifest_url
 from overair.errors import ManifestError, TrustError
 from overair.host import clock
 from overair.model.offer import Answer, Offer
-from overair.model.release import Release
+from overair.model.release import Artifact, Release
 from overair.store.config import Config
 from overair.store.store import Store
 from overair.transport.http import resolve
@@ -71,5 +71,10 @@ def _note(store: Store, config: Config, fetched: Fetched) -> None:
 
 def _with_addresses(release: Release, base: str) -> Release:
     """The release with every address resolved against the manifest's own."""
-    artifacts = tuple(replace(a, url=resolve(base, a.url)) for a in release.artifacts)
-    return replace(release, artifacts=artifacts)
+    return replace(release, artifacts=tuple(_with_address(artifact, base) for artifact in release.artifacts))
+
+
+def _with_address(artifact: Artifact, base: str) -> Artifact:
+    chunks = artifact.chunks and replace(artifact.chunks, url=resolve(base, artifact.chunks.url))
+    mirrors = tuple(resolve(base, url) for url in artifact.mirrors)
+    return replace(artifact, url=resolve(base, artifact.url), mirrors=mirrors, chunks=chunks)

@@ -11,6 +11,7 @@ from overair.core.plan import Plan, make_plan
 from overair.errors import DeferredError
 from overair.host import clock, disk
 from overair.model.conditions import Conditions
+from overair.model.digest import Digest
 from overair.model.progress import Progress
 from overair.model.release import Artifact, Release
 from overair.model.report import Staged
@@ -72,7 +73,19 @@ def download(
 
 def from_repository(release: Release, base_url: str) -> Release:
     """The release with its blobs at their places in the repository, wherever else the manifest says they are."""
-    artifacts = tuple(replace(a, url=f"{base_url}/blobs/sha256/{a.sha256[:2]}/{a.sha256}") for a in release.artifacts)
+
+    def place(digest: Digest) -> str:
+        return f"{base_url}/blobs/sha256/{digest[:2]}/{digest}"
+
+    artifacts = tuple(
+        replace(
+            artifact,
+            url=place(artifact.sha256),
+            mirrors=(),
+            chunks=artifact.chunks and replace(artifact.chunks, url=place(artifact.chunks.sha256)),
+        )
+        for artifact in release.artifacts
+    )
     return replace(release, artifacts=artifacts)
 
 

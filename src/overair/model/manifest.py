@@ -14,13 +14,13 @@ import msgspec
 from overair.errors import ManifestError
 from overair.model.digest import Digest
 from overair.model.explain import explain
+from overair.model.probe import ProbePolicy
 from overair.model.release import (
     MAX_ARTIFACTS,
     URL,
     Artifact,
     FileName,
     FileSize,
-    ProbePolicy,
     Release,
     Requirements,
     TierName,
@@ -130,6 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     withdrawn: Annotated[tuple[Withdrawal, ...], msgspec.Meta(max_length=10_000)] = ()
     rollback_version: VersionText | None = None
     predecessor: Predecessor | None = None
+    poll_seconds: Annotated[int, msgspec.Meta(ge=1, description="seconds")] | None = None
 
     def release(self, tier: str) -> Release:
         """The release that every device of the tier may have."""
@@ -248,6 +249,7 @@ def _check_entry(entry: ReleaseEntry, path: str) -> None:
     for i, artifact in enumerate(entry.artifacts):
         at = f"{path}.artifacts[{i}]"
         urls.append((f"{at}.url", artifact.url))
+        urls += [(f"{at}.mirrors[{j}]", url) for j, url in enumerate(artifact.mirrors)]
         if artifact.chunks:
             urls.append((f"{at}.chunks.url", artifact.chunks.url))
         urls += [(f"{at}.deltas[{j}].url", delta.url) for j, delta in enumerate(artifact.deltas)]

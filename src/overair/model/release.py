@@ -7,12 +7,14 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from overair.model.digest import Digest
+from overair.model.probe import ProbePolicy
 from overair.model.version import VersionText
 
 Role = Literal["model", "adapter", "projector", "template"]
 
 MAX_FILE_BYTES: Final = 1 << 44
 MAX_ARTIFACTS: Final = 256
+MAX_MIRRORS: Final = 8
 
 # A name becomes a file name in `releases/<id>/`: no separator, no leading dot, nothing that Windows reserves.
 NAME_PATTERN: Final = (
@@ -33,7 +35,7 @@ TierName = Annotated[
 
 
 class ChunkIndexRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the chunk index of an artifact is, and how long its chunks are in bytes."""
+    """Where the chunk index of an artifact is (`overair.formats.chunks`), and how long its chunks are in bytes."""
 
     url: URL
     size_bytes: FileSize
@@ -61,6 +63,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         size_bytes: Its length.
         sha256: Its digest.
         base_sha256: For an adapter, the digest of the model that it was trained on.
+        mirrors: Where else its bytes are.
         chunks: Its chunk index, if it has one.
         deltas: Shorter ways to it from blobs that a device may have.
     """
@@ -71,6 +74,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: FileSize
     sha256: Digest
     base_sha256: Digest | None = None
+    mirrors: Annotated[tuple[URL, ...], msgspec.Meta(max_length=MAX_MIRRORS)] = ()
     chunks: ChunkIndexRef | None = None
     deltas: Annotated[tuple[DeltaRef, ...], msgspec.Meta(max_length=64)] = ()
 
@@ -80,13 +84,6 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ram_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     engines: dict[str, str] = {}
-
-
-class ProbePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a probe asks a release, and the slowest answer that passes, in tokens a second."""
-
-    prompts: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    min_tokens_per_second: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

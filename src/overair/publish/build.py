@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from overair.errors import GGUFError, UsageError
 from overair.formats.gguf import GGUF, Split, read_gguf
 from overair.model.digest import Digest
 from overair.model.manifest import ReleaseEntry
-from overair.model.release import NAME_PATTERN, Artifact, Role
+from overair.model.release import NAME_PATTERN, Artifact, ChunkIndexRef, Role
 from overair.store.durable import storage_errors
 
 MAX_NAME: Final = 128
@@ -42,6 +42,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     split: Split | None = None
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file is stored as: the blob's digest, its addresses, and where its chunk index is."""
+
+    digest: Digest
+    url: str
+    mirrors: tuple[str, ...]
+    chunks: ChunkIndexRef | None
+
+
 def inspect(models: Sequence[Path], *, adapters: Sequence[Path], projector: Path | None) -> tuple[Source, ...]:
     """Look at the files of a release: the model first, or its split files in order.
 
@@ -65,24 +74,25 @@ def inspect(models: Sequence[Path], *, adapters: Sequence[Path], projector: Path
 
 def describe(
     sources: Sequence[Source],
-    digests: Sequence[Digest],
+    stored: Sequence[Stored],
     *,
     version: str,
     notes: str,
     min_app_version: str | None,
-    url_of: Callable[[Digest], str],
 ) -> ReleaseEntry:
-    """The manifest's entry for files whose digests are known."""
+    """The manifest's entry for files, each with what it is stored as."""
     artifacts = tuple(
         Artifact(
             role=source.role,
             name=source.name,
-            url=url_of(digest),
+            url=blob.url,
             size_bytes=source.size_bytes,
-            sha256=digest,
-            base_sha256=digests[0] if source.role == "adapter" else None,
+            sha256=blob.digest,
+            base_sha256=stored[0].digest if source.role == "adapter" else None,
+            mirrors=blob.mirrors,
+            chunks=blob.chunks,
         )
-        for source, digest in zip(sources, digests, strict=True)
+        for source, blob in zip(sources, stored, strict=True)
     )
     model = artifacts[0]
     return ReleaseEntry(

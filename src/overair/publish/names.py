@@ -1,17 +1,22 @@
 """What a publisher may call things; whatever else is refused before any work begins."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from overair.errors import UsageError
 from overair.model.manifest import ChannelName
-from overair.model.release import TierName
+from overair.model.release import MAX_MIRRORS, TierName
 from overair.model.urls import is_safe_url
 from overair.model.version import parse_version
+from overair.publish.tree import Settings
 
 MAX_NOTES: Final = 20_000
 MAX_REASON: Final = 2_000
+MIN_POLL_S: Final = 300
+MAX_POLL_S: Final = 7 * 86_400
 
 # A channel is a folder beside the first three, and a role of the metadata beside the others.
 _RESERVED: Final = frozenset({"blobs", "targets", "metadata", "root", "snapshot", "timestamp"})
@@ -75,3 +80,22 @@ def _check(text: str, kind: Any, what: str) -> None:
 def _check_length(text: str, limit: int, what: str) -> None:
     if len(text) > limit:
         raise UsageError(f"{len(text)} characters of {what} are too many", hint=f"use at most {limit}")
+
+
+def changed(settings: Settings, *, mirrors: Sequence[str] | None, poll_seconds: int | None) -> Settings:
+    """The settings of a repository with other mirrors or another interval, where they are given.
+
+    Raises:
+        UsageError: A mirror is not a URL, or there are too many; the interval is not one that devices would keep.
+    """
+    if mirrors is not None:
+        if len(mirrors) > MAX_MIRRORS:
+            raise UsageError(f"{len(mirrors)} mirrors given", hint=f"name at most {MAX_MIRRORS}")
+        settings = replace(settings, mirrors=tuple(base_url_of(mirror) for mirror in mirrors))
+    if poll_seconds is not None:
+        if not MIN_POLL_S <= poll_seconds <= MAX_POLL_S:
+            raise UsageError(
+                f"devices do not check every {poll_seconds} s", hint="choose from 5 minutes to 7 days: 5m, 6h, 7d"
+            )
+        settings = replace(settings, poll_seconds=poll_seconds)
+    return settings

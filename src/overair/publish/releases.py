@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from overair.model.digest import Digest
 from overair.model.manifest import Manifest, ReleaseEntry
+from overair.model.release import Artifact
 from overair.model.version import compare, parse_version
 
 Entry = TypeVar("Entry", bound=ReleaseEntry)
@@ -16,7 +17,7 @@ def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
     """A manifest that may have been written by hand, with a channel, versions and absolute addresses throughout."""
 
     def entry_in_full(entry: Entry, version: str) -> Entry:
-        artifacts = tuple(replace(artifact, url=_absolute(artifact.url, base_url)) for artifact in entry.artifacts)
+        artifacts = tuple(_artifact_in_full(artifact, base_url) for artifact in entry.artifacts)
         url = _absolute(entry.url, base_url)
         return replace(entry, version=entry.version or version, url=url, artifacts=artifacts)
 
@@ -30,6 +31,15 @@ def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
         for tier, entry in manifest.models.items()
     }
     return replace(manifest, channel=manifest.channel or channel, models=models)
+
+
+def _artifact_in_full(artifact: Artifact, base_url: str) -> Artifact:
+    return replace(
+        artifact,
+        url=_absolute(artifact.url, base_url),
+        mirrors=tuple(_absolute(url, base_url) for url in artifact.mirrors),
+        chunks=artifact.chunks and replace(artifact.chunks, url=_absolute(artifact.chunks.url, base_url)),
+    )
 
 
 def _absolute(url: str, base_url: str) -> str:

@@ -20,7 +20,7 @@ from overair.publish import rollout as edits
 from overair.publish.check import Finding, check_tree
 from overair.publish.key_folder import ROOT_FILE, role_of, set_up
 from overair.publish.log import LogEntry, log_entries
-from overair.publish.names import base_url_of, channel_name, check_names, check_reason
+from overair.publish.names import base_url_of, changed, channel_name, check_names, check_reason
 from overair.publish.releases import standing, version_of
 from overair.publish.results import Change, Published
 from overair.publish.rollout import Edit
@@ -79,6 +79,8 @@ class Repository:
         passphrase: Passphrase | None = None,
         dev: bool = False,
         expires: Mapping[str, int] | None = None,
+        mirrors: Sequence[str] | None = None,
+        poll_seconds: int | None = None,
         clock: Clock = utc_now,
     ) -> "Repository":
         """Make a repository and its keys, or add channels to one that is there.
@@ -91,6 +93,9 @@ class Repository:
             passphrase: Asked for the passphrase of each key; not needed with `dev`.
             dev: One key without a passphrase for everything, to try things out.
             expires: Days that signatures hold, by `root`, `targets`, `channel` and `online`.
+            mirrors: Where copies of the folder's content will be, http(s), for what is published from now on; None
+                leaves them as they are.
+            poll_seconds: How often devices are asked to check, from the next publication on; None leaves it as it is.
             clock: Says what time it is.
 
         Raises:
@@ -108,13 +113,14 @@ class Repository:
         make_directory(folder)
         with exclusive(folder / LOCK_NAME, timeout_s=LOCK_TIMEOUT_S):
             there = read_settings(folder)
-            if there is not None and there != settings:
+            if there is not None and there.fixed != settings.fixed:
                 raise UsageError(
                     f"{folder} is a repository for {there.base_url} and channel {there.default_channel} already",
                     hint="use another folder, or the same settings",
                 )
+            settings = changed(there or settings, mirrors=mirrors, poll_seconds=poll_seconds)
             set_up(Tree(folder, settings), key_folder, names, passphrase, dev=dev, expires=expires or {}, now=clock())
-            if there is None:
+            if there != settings:
                 write_file(folder / SETTINGS_NAME, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
         return cls(folder, keys=key_folder, passphrase=passphrase, clock=clock)
 
@@ -195,11 +201,10 @@ class Repository:
             with upload.taking_in(self._tree, sources, on_progress) as blobs:
                 entry = build.describe(
                     sources,
-                    [blob.digest for blob in blobs],
+                    [self._stored(blob) for blob in blobs],
                     version=version,
                     notes=notes,
                     min_app_version=min_app_version,
-                    url_of=self._tree.blob_url,
                 )
                 edit = edits.release(
                     log.manifests, channel=channel, tier=tier, entry=entry, rollout=plan, now=self._clock()
@@ -322,6 +327,14 @@ class Repository:
 
     def _channel(self, channel: str | None) -> str:
         return self.default_channel if channel is None else channel_name(channel)
+
+    def _stored(self, blob: upload.Incoming) -> build.Stored:
+        return build.Stored(
+            digest=blob.digest,
+            url=self._tree.blob_url(blob.digest),
+            mirrors=self._tree.blob_mirrors(blob.digest),
+            chunks=upload.index_ref(self._tree, blob),
+        )
 
     def _rollout(self, share: float) -> Rollout:
         salt = f"r-{self._clock():%Y-%m-%d}-{secrets.token_hex(4)}"

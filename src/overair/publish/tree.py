@@ -32,11 +32,26 @@ FORMAT: Final = 1
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `repo init` fixes: where the tree is reachable, and which channel the plain `manifest.json` shows."""
+    """What `repo init` settles.
+
+    Args:
+        base_url: Where the tree is reachable.
+        default_channel: The channel that the plain `manifest.json` shows.
+        mirrors: Where copies of the tree are reachable.
+        poll_seconds: How often devices are asked to check.
+        format: The version of this shape.
+    """
 
     base_url: str
     default_channel: ChannelName
+    mirrors: tuple[str, ...] = ()
+    poll_seconds: int | None = None
     format: int = FORMAT
+
+    @property
+    def fixed(self) -> tuple[str, str]:
+        """What never changes: manifests out there name it."""
+        return self.base_url, self.default_channel
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +99,10 @@ class Tree:
     def blob_url(self, digest: Digest) -> str:
         """The absolute address of a blob."""
         return f"{self.settings.base_url}/{blob_place(digest)}"
+
+    def blob_mirrors(self, digest: Digest) -> tuple[str, ...]:
+        """The absolute addresses of a blob's copies."""
+        return tuple(f"{mirror}/{blob_place(digest)}" for mirror in self.settings.mirrors)
 
     def hashed_manifest(self, channel: str, digest: Digest) -> Path:
         """Where a channel's manifest with this digest is, or would be."""

@@ -16,7 +16,9 @@ from typing import Final
 import msgspec
 
 from overair.errors import IntegrityError, StorageError
+from overair.formats.chunks import CHUNK_BYTES, INDEX_FROM_BYTES, ChunkIndexWriter
 from overair.model.digest import Digest
+from overair.model.release import ChunkIndexRef
 from overair.publish.build import Source
 from overair.publish.tree import Tree
 from overair.store.durable import (
@@ -42,11 +44,13 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
         digest: What the blob will be called.
         size_bytes: Its length.
         temporary: Where the bytes are, synced; None if the tree has had them before.
+        index: Its chunk index, for a blob that is long enough to have one.
     """
 
     digest: Digest
     size_bytes: int
     temporary: Path | None
+    index: bytes | None = None
 
 
 @contextlib.contextmanager
@@ -77,7 +81,7 @@ def taking_in(tree: Tree, sources: Sequence[Source], on_progress: Progress | Non
 
 
 def store_blobs(tree: Tree, blobs: Sequence[Incoming]) -> int:
-    """Give blobs their names, durably; returns how many bytes the tree did not have before.
+    """Give blobs their names, durably, and store their chunk indexes; returns how many bytes of blobs are new here.
 
     Raises:
         StorageError: The disk refused, or kept another length than was written.
@@ -93,7 +97,17 @@ def store_blobs(tree: Tree, blobs: Sequence[Incoming]) -> int:
             size = path.stat().st_size
         if size != blob.size_bytes:
             raise StorageError(f"{path} has {size} bytes after writing {blob.size_bytes}")
+        if blob.index is not None:
+            _put(tree.blob(_digest_of(blob.index)), blob.index)
     return new_bytes
+
+
+def index_ref(tree: Tree, blob: Incoming) -> ChunkIndexRef | None:
+    """What a manifest says of a blob's chunk index."""
+    if blob.index is None:
+        return None
+    digest = _digest_of(blob.index)
+    return ChunkIndexRef(url=tree.blob_url(digest), size_bytes=len(blob.index), sha256=digest, chunk_bytes=CHUNK_BYTES)
 
 
 def put_hashed(tree: Tree, channel: str, data: bytes) -> None:
@@ -102,7 +116,7 @@ def put_hashed(tree: Tree, channel: str, data: bytes) -> None:
     Raises:
         StorageError: The disk refused.
     """
-    _put(tree.hashed_manifest(channel, hashlib.sha256(data).hexdigest()), data)
+    _put(tree.hashed_manifest(channel, _digest_of(data)), data)
 
 
 def put_copies(tree: Tree, channel: str, data: bytes) -> None:
@@ -130,6 +144,7 @@ def clear_away(tree: Tree) -> None:
 # The temporary files that this module makes; nothing else in the folder is ours to remove.
 TEMPORARIES: Final = (
     f"blobs/incoming-*{TEMPORARY_SUFFIX}",
+    f"blobs/sha256/*/*{TEMPORARY_SUFFIX}",
     f"targets/*/*.manifest.json{TEMPORARY_SUFFIX}",
     f"*/manifest.json{TEMPORARY_SUFFIX}",
     f"manifest.json{TEMPORARY_SUFFIX}",
@@ -153,14 +168,34 @@ def _holds(path: Path, data: bytes) -> bool:
 def _take_in(tree: Tree, source: Source, temporary: Path, count: Callable[[int], None]) -> Incoming:
     with storage_errors("read", source.path), source.path.open("rb", buffering=0) as file:
         _refuse_changed(file, source)
-        digest = _digest_of_twin(tree, file, source.size_bytes)
-        if digest is None:
+        read = _read_twin(tree, file, source.size_bytes)
+        if read is None:
             file.seek(0)
-            digest = _copy(file, temporary, count)
+            read = _copy(file, temporary, count)
             _refuse_changed(file, source)
-            return Incoming(digest=digest, size_bytes=source.size_bytes, temporary=temporary)
+            return read.incoming(source.size_bytes, temporary)
     count(source.size_bytes)
-    return Incoming(digest=digest, size_bytes=source.size_bytes, temporary=None)
+    return read.incoming(source.size_bytes, None)
+
+
+class _Read:
+    """What is learned of bytes by reading them once: their digest and their chunk index."""
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+        self._index = ChunkIndexWriter()
+
+    def update(self, data: memoryview) -> None:
+        self._hasher.update(data)
+        self._index.update(data)
+
+    @property
+    def digest(self) -> Digest:
+        return self._hasher.hexdigest()
+
+    def incoming(self, size_bytes: int, temporary: Path | None) -> Incoming:
+        index = self._index.finish() if size_bytes > INDEX_FROM_BYTES else None
+        return Incoming(digest=self.digest, size_bytes=size_bytes, temporary=temporary, index=index)
 
 
 def _refuse_changed(file: FileIO, source: Source) -> None:
@@ -172,8 +207,8 @@ def _refuse_changed(file: FileIO, source: Source) -> None:
         )
 
 
-def _digest_of_twin(tree: Tree, file: FileIO, size: int) -> Digest | None:
-    """The name of the blob that holds the very bytes of `file`, proven by reading both, if there is one.
+def _read_twin(tree: Tree, file: FileIO, size: int) -> _Read | None:
+    """What is learned of `file` if there is a blob that holds its very bytes, proven by reading both.
 
     Two models of one architecture have the same length, so reading stops where the last of them differs: mostly
     after the header.
@@ -181,27 +216,31 @@ def _digest_of_twin(tree: Tree, file: FileIO, size: int) -> Digest | None:
     with contextlib.ExitStack() as stack, storage_errors("read", tree.folder / "blobs"):
         paths = [path for path in tree.folder.glob("blobs/sha256/??/*") if path.stat().st_size == size]
         twins = [(path.name, stack.enter_context(path.open("rb", buffering=0))) for path in paths[:MAX_TWINS]]
-        digest = hashlib.sha256()
+        read = _Read()
         while twins and (block := file.read(_BLOCK_BYTES)):
-            digest.update(block)
+            read.update(memoryview(block))
             twins = [(name, twin) for name, twin in twins if twin.read(len(block)) == block]
-    return next((name for name, _ in twins if name == digest.hexdigest()), None)
+    return read if any(name == read.digest for name, _ in twins) else None
 
 
-def _copy(file: FileIO, target: Path, count: Callable[[int], None]) -> Digest:
-    digest = hashlib.sha256()
+def _copy(file: FileIO, target: Path, count: Callable[[int], None]) -> _Read:
+    read = _Read()
     block = memoryview(bytearray(_BLOCK_BYTES))
     with storage_errors("write", target):
         out = target.open("wb", buffering=0)
     with out:
         while length := file.readinto(block):
-            digest.update(block[:length])
+            read.update(block[:length])
             with storage_errors("write", target):
                 _write_all(out, block[:length])
             count(length)
         with storage_errors("write", target):
             sync_file(out.fileno())
-    return digest.hexdigest()
+    return read
+
+
+def _digest_of(data: bytes) -> Digest:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _write_all(out: FileIO, data: memoryview) -> None:

@@ -30,13 +30,14 @@ class ChannelLog:
     channel: str
     signing: Signing
     head: Publication | None
+    poll_seconds: int | None
     manifests: rollout.Log
 
     def encoded(self, edit: Edit) -> bytes | None:
         """The bytes to publish, which devices can read; None if the edit changes nothing."""
         if not edit.changed:
             return None
-        manifest = edit.manifest
+        manifest = replace(edit.manifest, poll_seconds=self.poll_seconds)
         if self.head is not None:
             predecessor = Predecessor(sha256=self.head.sha256, size_bytes=len(self.head.data))
             manifest = replace(manifest, predecessor=predecessor)
@@ -100,6 +101,7 @@ class Writer:
                 channel=channel,
                 signing=signing,
                 head=publications[0] if publications else None,
+                poll_seconds=self._tree.settings.poll_seconds,
                 manifests=tuple(
                     spelled_out(publication.manifest, channel=channel, base_url=base_url)
                     for publication in publications
