@@ -239,12 +239,12 @@ class Scene:
             return updater.check()
 
     def disk(self) -> Files:
-        """Every file of the device but the locks, which say who holds them, and what is still to be verified."""
+        """Every file of the device but the locks, what is still to be verified, and what the last check came to."""
         found = contents(self.store)
         return {
             name: data
             for name, data in found.items()
-            if not name.endswith(("lock", "lock.pid")) and not name.startswith("partial/")
+            if not name.endswith(("lock", "lock.pid", "last_check.json")) and not name.startswith("partial/")
         }
 
     def refuses(

@@ -16,7 +16,7 @@ _LOCKS = ("lock", "lock.pid", "trust.lock", "trust.lock.pid", "partial/lock", "p
 # The stores that have the new release in a slot: they go back from it only with a quarantine.
 HAD_NEW = frozenset({"pending", "trial", "confirmed", "crashed", "damaged", "rubbish"})
 # Files that a store has once something happened that writes them; nothing is decided by their absence.
-_OPTIONAL = (*_LOCKS, "history.jsonl", "manifest.cache", "clock.json", "trust/root_history")
+_OPTIONAL = (*_LOCKS, "history.jsonl", "manifest.cache", "clock.json", "last_check.json", "trust/root_history")
 _OPTIONAL_TRUST = ("root", "timestamp", "snapshot", "targets", "stable", "root_history/1.root", "root_history/2.root")
 
 

@@ -1,18 +1,30 @@
 """Is there a model for this device? Fetch the manifest, select, and note what the publisher took back."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
 from msgspec.structs import replace
 
 from overair.core import commands, slots
 from overair.core.select import Device, select
 from overair.device.manifest import Fetched, fetch_manifest, manifest_url
-from overair.errors import ManifestError, TrustError
+from overair.errors import CancelledError, DeferredError, ManifestError, OverairError, TrustError
 from overair.host import clock
-from overair.model.offer import Answer, Offer
+from overair.model.offer import Answer, Deferred, Offer, UpToDate
 from overair.model.release import Artifact, Release
+from overair.model.report import LastCheck
 from overair.store.config import Config
+from overair.store.last_check import load_last_check, save_last_check
 from overair.store.store import Store
 from overair.transport.http import resolve
 from overair.transport.source import Source
+
+_OUTCOMES: Final[Mapping[type[Answer], Literal["offer", "up-to-date", "deferred"]]] = {
+    Offer: "offer",
+    UpToDate: "up-to-date",
+    Deferred: "deferred",
+}
 
 
 def check(store: Store, config: Config, http: Source) -> Answer:
@@ -24,15 +36,54 @@ def check(store: Store, config: Config, http: Source) -> Answer:
         TrustError: It is not signed by whom it should be, or older than one that this device acted on.
         ExpiredError: It is authentic, and too old to install by.
     """
-    fetched = fetch_manifest(store, config, http)
-    manifest = fetched.manifest
-    _check_succession(store, config, fetched)
-    _note(store, config, fetched)
-    device = Device(id=config.device_id, tier=config.tier, app_version=config.app_version)
-    answer = select(manifest, store.read(), device, clock.utc_now())
+    with noting_failure(store):
+        fetched = fetch_manifest(store, config, http)
+        manifest = fetched.manifest
+        _check_succession(store, config, fetched)
+        _note(store, config, fetched)
+        device = Device(id=config.device_id, tier=config.tier, app_version=config.app_version)
+        answer = select(manifest, store.read(), device, clock.utc_now())
+    _remember(store, answer, manifest.poll_seconds)
     if isinstance(answer, Offer):
         return replace(answer, release=_with_addresses(answer.release, manifest_url(config)))
     return answer
+
+
+@contextlib.contextmanager
+def noting_failure(store: Store) -> Iterator[None]:
+    """Note why a check, or the download after it, came to nothing, for whoever asks why there is no update."""
+    try:
+        yield
+    except CancelledError:
+        raise
+    except OverairError as error:
+        before = load_last_check(store.layout.last_check)
+        save_last_check(
+            store.layout.last_check,
+            LastCheck(
+                at=clock.timestamp(clock.utc_now()),
+                outcome="deferred" if isinstance(error, DeferredError) else "failed",
+                reason=type(error).__name__,
+                explanation=error.message,
+                hint=error.hint,
+                poll_seconds=before.poll_seconds if before else None,
+            ),
+        )
+        raise
+
+
+def _remember(store: Store, answer: Answer, poll_seconds: int | None) -> None:
+    save_last_check(
+        store.layout.last_check,
+        LastCheck(
+            at=clock.timestamp(clock.utc_now()),
+            outcome=_OUTCOMES[type(answer)],
+            reason=answer.reason,
+            explanation=answer.explanation,
+            hint=answer.hint if isinstance(answer, Deferred) else "",
+            poll_seconds=poll_seconds,
+        ),
+    )
 
 
 def _check_succession(store: Store, config: Config, fetched: Fetched) -> None:

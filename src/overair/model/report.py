@@ -1,8 +1,11 @@
 """What the calls of a device give back."""
 
+from typing import Literal
+
 import msgspec
 
 from overair.model.digest import Digest
+from overair.model.manifest import Timestamp
 from overair.model.release import Release
 from overair.model.state import Quarantined, Slot, State
 
@@ -19,6 +22,26 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     release: Release
     bytes_fetched: int
     seconds: float
+
+
+class LastCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last check came to, and the download that followed it.
+
+    Args:
+        at: When.
+        outcome: `offer`, `staged`, `up-to-date`, `deferred`, or `failed`.
+        reason: The reason of the answer, or the name of the error.
+        explanation: One line for people.
+        hint: What would change that.
+        poll_seconds: How often the publisher asks devices to check.
+    """
+
+    at: Timestamp
+    outcome: Literal["offer", "staged", "up-to-date", "deferred", "failed"]
+    reason: str
+    explanation: str
+    hint: str = ""
+    poll_seconds: int | None = None
 
 
 class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     quarantine: tuple[Quarantined, ...]
     sequence: int
     sessions: int
+    last_check: LastCheck | None = None
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):

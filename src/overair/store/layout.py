@@ -24,6 +24,7 @@ class Layout:
         self.trust = root / "trust"
         self.manifest = root / "manifest.cache"
         self.clock = root / "clock.json"
+        self.last_check = root / "last_check.json"
 
     def folders(self) -> tuple[Path, ...]:
         """The folders that a store has from the start."""
