@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from overair.device.updater import Updater
     from overair.engines.base import Engine
     from overair.errors import OverairError
-    from overair.model.conditions import GB, KB, MB, Conditions
+    from overair.model.conditions import GB, KB, MB, Conditions, DailyWindow
     from overair.model.offer import Deferred, Offer, Reason, UpToDate
     from overair.model.progress import Progress
     from overair.model.release import Bundle
@@ -27,6 +27,7 @@ __all__ = [
     "MB",
     "Bundle",
     "Conditions",
+    "DailyWindow",
     "Deferred",
     "Engine",
     "Offer",
@@ -50,6 +51,7 @@ _HOMES = {
     "MB": "overair.model.conditions",
     "Bundle": "overair.model.release",
     "Conditions": "overair.model.conditions",
+    "DailyWindow": "overair.model.conditions",
     "Deferred": "overair.model.offer",
     "Engine": "overair.engines.base",
     "Offer": "overair.model.offer",

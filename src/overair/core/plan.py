@@ -40,7 +40,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     blocked_by: tuple[str, ...] = ()
 
 
-def make_plan(release: Release, present: Mapping[str, int], free_bytes: int, conditions: Conditions) -> Plan:
+def make_plan(
+    release: Release,
+    present: Mapping[str, int],
+    free_bytes: int,
+    conditions: Conditions,
+    *,
+    reserved: Mapping[str, int] | None = None,
+) -> Plan:
     """Plan a download.
 
     Args:
@@ -48,16 +55,20 @@ def make_plan(release: Release, present: Mapping[str, int], free_bytes: int, con
         present: By digest, how many bytes of a blob are on this disk.
         free_bytes: What is free on the disk of the store.
         conditions: What must hold.
+        reserved: By digest, how many bytes of the disk a download that was begun holds, where that is more than came:
+            they are missing from `free_bytes` already.
     """
+    held = {**present, **(reserved or {})}
     steps = tuple(
         Step(artifact=artifact, bytes_present=min(present.get(artifact.sha256, 0), artifact.size_bytes))
         for artifact in release.artifacts
     )
     fetch = sum(step.bytes_to_fetch for step in steps)
-    needed = fetch + conditions.min_free_bytes if fetch else 0
+    room = sum(max(a.size_bytes - held.get(a.sha256, 0), 0) for a in release.artifacts)
+    needed = room + conditions.min_free_bytes if fetch else 0
     shortage = (
         f"the disk has {free_bytes:,} bytes free, and {needed:,} are needed"
-        f" ({fetch:,} for the download, {conditions.min_free_bytes:,} to stay free)"
+        f" ({room:,} for the download, {conditions.min_free_bytes:,} to stay free)"
     )
     return Plan(
         release=release,
