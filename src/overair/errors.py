@@ -16,7 +16,8 @@
     |   +-- HTTPStatusError         24   an answer with another status than expected
     |   `-- CancelledError          24   the caller stopped a download
     +-- EngineError                 25   a model does not load or does not answer
-    |   `-- EngineMissingError      25   the engine is not installed
+    |   +-- EngineMissingError      25   the engine is not installed
+    |   `-- ProbeError              25   a release failed its probe, and does not become current
     +-- LockedError                 26   another process holds the lock
     `-- StateUnreadableError        27   the device's state cannot be read
 
@@ -152,6 +153,10 @@ class EngineError(OverairError):
 
 class EngineMissingError(EngineError):
     """The engine that was asked for is not installed."""
+
+
+class ProbeError(EngineError):
+    """A release failed its probe: it does not become current, and on a device it is in quarantine."""
 
 
 class LockedError(OverairError):

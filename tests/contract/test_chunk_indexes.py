@@ -24,7 +24,7 @@ def published_artifact(folder: Path) -> Artifact:
 def test_a_long_blob_has_an_index_whose_digests_are_those_of_its_chunks(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
     model = model_file(tmp_path / "model.gguf", floats=LONG_FLOATS)
-    repo.publish(model, tier="1b", version="1.0.0")
+    repo.publish(model, tier="1b", version="1.0.0", probe=False)
     artifact = published_artifact(repo.folder)
     assert artifact.chunks is not None
     assert artifact.chunks.chunk_bytes == CHUNK_BYTES
@@ -40,24 +40,24 @@ def test_a_long_blob_has_an_index_whose_digests_are_those_of_its_chunks(tmp_path
 
 def test_a_short_blob_has_none(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
-    repo.publish(model_file(tmp_path / "model.gguf"), tier="1b", version="1.0.0")
+    repo.publish(model_file(tmp_path / "model.gguf"), tier="1b", version="1.0.0", probe=False)
     assert published_artifact(repo.folder).chunks is None
 
 
 def test_the_index_is_the_same_where_the_blob_was_here_before(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
     model = model_file(tmp_path / "model.gguf", floats=LONG_FLOATS)
-    repo.publish(model, tier="1b", version="1.0.0")
+    repo.publish(model, tier="1b", version="1.0.0", probe=False)
     first = published_artifact(repo.folder).chunks
-    again = repo.publish(model, tier="1b", version="1.0.0")
+    again = repo.publish(model, tier="1b", version="1.0.0", probe=False)
     assert again.already_published
-    repo.publish(model, tier="3b", version="1.0.0")
+    repo.publish(model, tier="3b", version="1.0.0", probe=False)
     assert parse_manifest((repo.folder / "manifest.json").read_bytes()).models["3b"].artifacts[0].chunks == first
 
 
 def test_a_missing_index_is_found_by_a_check(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
-    repo.publish(model_file(tmp_path / "model.gguf", floats=LONG_FLOATS), tier="1b", version="1.0.0")
+    repo.publish(model_file(tmp_path / "model.gguf", floats=LONG_FLOATS), tier="1b", version="1.0.0", probe=False)
     chunks = published_artifact(repo.folder).chunks
     assert chunks is not None
     (repo.folder / chunks.url.removeprefix(f"{BASE_URL}/")).unlink()
@@ -85,17 +85,17 @@ def test_mirrors_and_the_interval_go_into_what_is_published_from_then_on(tmp_pat
     clock = Clock()
     folder = tmp_path / "repo"
     repo = new_repository(folder, clock)
-    repo.publish(model_file(tmp_path / "a.gguf"), tier="1b", version="1.0.0")
+    repo.publish(model_file(tmp_path / "a.gguf"), tier="1b", version="1.0.0", probe=False)
     Repository.init(folder, base_url=BASE_URL, mirrors=[MIRROR + "/"], poll_seconds=3600, dev=True)
     clock.advance(timedelta(minutes=1))
     repo = Repository(folder, clock=clock)
-    repo.publish(model_file(tmp_path / "b.gguf", seed=2), tier="1b", version="1.1.0")
+    repo.publish(model_file(tmp_path / "b.gguf", seed=2), tier="1b", version="1.1.0", probe=False)
     artifact = published_artifact(folder)
     assert artifact.mirrors == (artifact.url.replace(BASE_URL, MIRROR),)
     assert parse_manifest((folder / "manifest.json").read_bytes()).poll_seconds == 3600
     Repository.init(folder, base_url=BASE_URL, dev=True)  # another channel, say: what is not named stays
     repo = Repository(folder, clock=clock)
-    repo.publish(model_file(tmp_path / "c.gguf", seed=3), tier="1b", version="1.2.0")
+    repo.publish(model_file(tmp_path / "c.gguf", seed=3), tier="1b", version="1.2.0", probe=False)
     assert published_artifact(folder).mirrors != ()
 
 

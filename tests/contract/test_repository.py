@@ -103,6 +103,7 @@ def test_publish_says_what_it_did(repo: Repository, model: Path) -> None:
         notes="First.",
         min_app_version="3.0.0",
         on_progress=lambda d, t: progress.append((d, t)),
+        probe=False,
     )
     digest, size = sha256_of(model), model.stat().st_size
     assert (done.tier, done.version, done.channel, done.sequence) == ("1b", "1.0.0", "stable", 1)
@@ -116,8 +117,8 @@ def test_publish_says_what_it_did(repo: Repository, model: Path) -> None:
 
 def test_the_published_tree_has_the_layout_of_the_design(tmp_path: Path, model: Path) -> None:
     repo = Repository.init(tmp_path / "repo", base_url=BASE_URL, channels=["stable", "beta"], dev=True, clock=Clock())
-    repo.publish([model], tier="1b", version="1.0.0")
-    beta = repo.publish([model], tier="1b", version="1.0.0", channel="beta")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
+    beta = repo.publish([model], tier="1b", version="1.0.0", channel="beta", probe=False)
     tree = dict(files_below(repo.folder))
     digest = sha256_of(model)
     assert tree[f"blobs/sha256/{digest[:2]}/{digest}"] == model.read_bytes()
@@ -140,7 +141,7 @@ def test_the_published_tree_has_the_layout_of_the_design(tmp_path: Path, model: 
 
 def test_the_log_is_the_chain_of_manifests(repo: Repository, tmp_path: Path) -> None:
     for number in range(3):
-        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0")
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0", probe=False)
     repo.rollback(tier="1b", reason="slow")
     log = repo.log()
     assert [entry.sequence for entry in log] == [4, 3, 2, 1]
@@ -154,11 +155,11 @@ def test_the_log_is_the_chain_of_manifests(repo: Repository, tmp_path: Path) -> 
 
 
 def test_the_same_publish_again_changes_no_file(repo: Repository, model: Path) -> None:
-    first = repo.publish([model], tier="1b", version="1.0.0")
+    first = repo.publish([model], tier="1b", version="1.0.0", probe=False)
     before = list(files_below(repo.folder))
     blob = repo.folder / first.url.removeprefix(BASE_URL + "/")
     status = blob.stat()
-    again = repo.publish([model], tier="1b", version="1.0.0")
+    again = repo.publish([model], tier="1b", version="1.0.0", probe=False)
     assert list(files_below(repo.folder)) == before
     assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
     assert again.already_published
@@ -166,23 +167,23 @@ def test_the_same_publish_again_changes_no_file(repo: Repository, model: Path) -
 
 
 def test_a_refused_publish_leaves_no_file_behind(repo: Repository, model: Path, tmp_path: Path) -> None:
-    repo.publish([model], tier="1b", version="1.0.0")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
     before = list(files_below(repo.folder))
     other = model_file(tmp_path / "other.gguf", 2)
     with pytest.raises(UsageError, match="other bytes"):
-        repo.publish([other], tier="1b", version="1.0.0")
+        repo.publish([other], tier="1b", version="1.0.0", probe=False)
     with pytest.raises(UsageError, match="older"):
-        repo.publish([other], tier="1b", version="0.9.0")
+        repo.publish([other], tier="1b", version="0.9.0", probe=False)
     with pytest.raises(UsageError, match="not a version"):
-        repo.publish([other], tier="1b", version="2.1")
+        repo.publish([other], tier="1b", version="2.1", probe=False)
     with pytest.raises(UsageError, match="not a version"):
-        repo.publish([other], tier="1b", version="2.1.0", min_app_version="3")
+        repo.publish([other], tier="1b", version="2.1.0", min_app_version="3", probe=False)
     with pytest.raises(UsageError, match="share"):
-        repo.publish([other], tier="1b", version="2.1.0", rollout=float("nan"))
+        repo.publish([other], tier="1b", version="2.1.0", rollout=float("nan"), probe=False)
     with pytest.raises(UsageError, match="tier"):
-        repo.publish([other], tier="../1b", version="2.1.0")
+        repo.publish([other], tier="../1b", version="2.1.0", probe=False)
     with pytest.raises(UsageError, match="release notes"):
-        repo.publish([other], tier="1b", version="2.1.0", notes="x" * 20_001)
+        repo.publish([other], tier="1b", version="2.1.0", notes="x" * 20_001, probe=False)
     assert list(files_below(repo.folder)) == before
 
 
@@ -191,16 +192,16 @@ def test_a_broken_gguf_is_refused_by_name(repo: Repository, model: Path, content
     model.write_bytes(model.read_bytes()[:-1] if content is None else content)
     before = list(files_below(repo.folder))
     with pytest.raises(GGUFError, match=r"model\.gguf"):
-        repo.publish([model], tier="1b", version="1.0.0")
+        repo.publish([model], tier="1b", version="1.0.0", probe=False)
     assert list(files_below(repo.folder)) == before
 
 
 def test_a_missing_file_a_folder_and_no_file_are_refused(repo: Repository, tmp_path: Path) -> None:
     for paths in ([tmp_path / "none.gguf"], [tmp_path]):
         with pytest.raises(UsageError, match="no such file"):
-            repo.publish(paths, tier="1b", version="1.0.0")
+            repo.publish(paths, tier="1b", version="1.0.0", probe=False)
     with pytest.raises(UsageError, match="no model given"):
-        repo.publish([], tier="1b", version="1.0.0")
+        repo.publish([], tier="1b", version="1.0.0", probe=False)
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(repo: Repository, tmp_path: Path) -> None:
@@ -211,18 +212,18 @@ def test_a_file_that_changes_while_it_is_read_is_refused(repo: Repository, tmp_p
         os.utime(path, ns=(1, 1))
 
     with pytest.raises(IntegrityError, match="changed while"):
-        repo.publish([path], tier="1b", version="1.0.0", on_progress=touch)
+        repo.publish([path], tier="1b", version="1.0.0", on_progress=touch, probe=False)
     assert list(files_below(repo.folder)) == before
 
 
 def test_a_damaged_blob_is_found_and_the_same_publish_mends_it(repo: Repository, model: Path) -> None:
-    done = repo.publish([model], tier="1b", version="1.0.0")
+    done = repo.publish([model], tier="1b", version="1.0.0", probe=False)
     blob = repo.folder / done.url.removeprefix(BASE_URL + "/")
     data = blob.read_bytes()
     blob.write_bytes(data[:-1] + b"\xff")
     assert repo.check() == []
     assert [(f.level, f.path) for f in repo.check(deep=True)] == [("error", blob.relative_to(repo.folder).as_posix())]
-    assert repo.publish([model], tier="1b", version="1.0.0").new_bytes == len(data)
+    assert repo.publish([model], tier="1b", version="1.0.0", probe=False).new_bytes == len(data)
     assert repo.check(deep=True) == []
     assert blob.read_bytes() == data
 
@@ -231,14 +232,14 @@ def test_a_blob_under_the_wrong_name_is_not_taken_for_the_right_one(repo: Reposi
     wrong = repo.folder / "blobs" / "sha256" / "00" / ("0" * 64)
     wrong.parent.mkdir(parents=True)
     wrong.write_bytes(model.read_bytes())
-    assert repo.publish([model], tier="1b", version="1.0.0").sha256 == sha256_of(model)
+    assert repo.publish([model], tier="1b", version="1.0.0", probe=False).sha256 == sha256_of(model)
     assert [f.level for f in repo.check(deep=True)] == ["info"]
 
 
 def test_a_bundle_names_the_base_of_its_adapters(repo: Repository, model: Path, tmp_path: Path) -> None:
     adapter = adapter_file(tmp_path / "support r16.gguf")
     projector = projector_file(tmp_path / "mmproj.gguf")
-    done = repo.publish([model], tier="1b", version="1.0.0", adapters=[adapter], mmproj=projector)
+    done = repo.publish([model], tier="1b", version="1.0.0", adapters=[adapter], mmproj=projector, probe=False)
     manifest = repo.manifest()
     assert manifest is not None
     artifacts = manifest.release("1b").artifacts
@@ -255,25 +256,25 @@ def test_files_of_the_wrong_role_are_refused(repo: Repository, model: Path, tmp_
     adapter = adapter_file(tmp_path / "adapter.gguf")
     projector = projector_file(tmp_path / "mmproj.gguf")
     with pytest.raises(UsageError, match="is not a model but an adapter"):
-        repo.publish([adapter], tier="1b", version="1.0.0")
+        repo.publish([adapter], tier="1b", version="1.0.0", probe=False)
     with pytest.raises(UsageError, match="is not an adapter but a model"):
-        repo.publish([model], tier="1b", version="1.0.0", adapters=[model])
+        repo.publish([model], tier="1b", version="1.0.0", adapters=[model], probe=False)
     with pytest.raises(UsageError, match="is not a projector but a model"):
-        repo.publish([model], tier="1b", version="1.0.0", mmproj=model)
+        repo.publish([model], tier="1b", version="1.0.0", mmproj=model, probe=False)
     with pytest.raises(UsageError, match="is not a model but a projector"):
-        repo.publish([projector], tier="1b", version="1.0.0")
+        repo.publish([projector], tier="1b", version="1.0.0", probe=False)
 
 
 def test_two_artifacts_of_one_name_are_refused(repo: Repository, model: Path, tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     adapter = adapter_file(tmp_path / "lora" / "MODEL.gguf")
     with pytest.raises(UsageError, match="same name"):
-        repo.publish([model], tier="1b", version="1.0.0", adapters=[adapter])
+        repo.publish([model], tier="1b", version="1.0.0", adapters=[adapter], probe=False)
 
 
 def test_split_files_are_published_first_file_first(repo: Repository, tmp_path: Path) -> None:
     parts = split_files(tmp_path)
-    done = repo.publish([parts[2], parts[0], parts[1]], tier="1b", version="1.0.0")
+    done = repo.publish([parts[2], parts[0], parts[1]], tier="1b", version="1.0.0", probe=False)
     assert done.sha256 == sha256_of(parts[0])
     manifest = repo.manifest()
     assert manifest is not None
@@ -286,10 +287,10 @@ def test_split_files_must_be_all_there_and_named_as_an_engine_looks_for_them(
     parts = split_files(tmp_path)
     for wrong in (parts[:2], parts[1:], [*parts, parts[0]], [*parts, model], [model, *parts], [model, model]):
         with pytest.raises(UsageError, match="split"):
-            repo.publish(wrong, tier="1b", version="1.0.0")
+            repo.publish(wrong, tier="1b", version="1.0.0", probe=False)
     renamed = parts[1].rename(tmp_path / "second.gguf")
     with pytest.raises(UsageError, match="must be named NAME-00002-of-00003"):
-        repo.publish([parts[0], renamed, parts[2]], tier="1b", version="1.0.0")
+        repo.publish([parts[0], renamed, parts[2]], tier="1b", version="1.0.0", probe=False)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +311,9 @@ def test_a_file_gets_a_name_that_every_platform_takes(name: str, expected: str) 
 
 
 def test_a_rollout_becomes_the_release(repo: Repository, model: Path, tmp_path: Path) -> None:
-    repo.publish([model], tier="1b", version="1.0.0")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
     new = model_file(tmp_path / "new.gguf", 2)
-    done = repo.publish([new], tier="1b", version="1.1.0", rollout=0.1)
+    done = repo.publish([new], tier="1b", version="1.1.0", rollout=0.1, probe=False)
     assert done.rollout_basis_points == 1000
     manifest = repo.manifest()
     assert manifest is not None
@@ -322,7 +323,7 @@ def test_a_rollout_becomes_the_release(repo: Repository, model: Path, tmp_path: 
     assert manifest.current_version == "1.0.0"
     assert repo.set_rollout(tier="1b", share=0.5).version == "1.0.0"
     assert repo.set_rollout(tier="1b", share=1.0).version == "1.1.0"
-    repo.publish([model_file(tmp_path / "new.gguf", 3)], tier="1b", version="1.2.0", rollout=0.1)
+    repo.publish([model_file(tmp_path / "new.gguf", 3)], tier="1b", version="1.2.0", rollout=0.1, probe=False)
     manifest = repo.manifest()
     assert manifest is not None
     later = manifest.candidate("1b")
@@ -332,7 +333,7 @@ def test_a_rollout_becomes_the_release(repo: Repository, model: Path, tmp_path: 
 
 def test_a_repeated_rollback_writes_nothing(repo: Repository, tmp_path: Path) -> None:
     for number in range(3):
-        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0")
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0", probe=False)
     first = repo.rollback(tier="1b", reason="bad")
     before = list(files_below(repo.folder))
     again = repo.rollback(tier="1b", reason="bad")
@@ -344,22 +345,22 @@ def test_a_repeated_rollback_writes_nothing(repo: Repository, tmp_path: Path) ->
 
 
 def test_withdraw_takes_a_release_back(repo: Repository, model: Path, tmp_path: Path) -> None:
-    repo.publish([model], tier="1b", version="1.0.0")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
     new = model_file(tmp_path / "new.gguf", 2)
-    repo.publish([new], tier="1b", version="1.1.0")
+    repo.publish([new], tier="1b", version="1.1.0", probe=False)
     change = repo.withdraw(tier="1b", version="1.1.0", reason="writes nonsense")
     assert (change.version, change.sequence) == ("1.0.0", 3)
     assert change.effect == "Devices of tier 1b that run 1.1.0 return to 1.0.0."
     with pytest.raises(UsageError, match="writes nonsense"):
-        repo.publish([new], tier="1b", version="1.2.0")
+        repo.publish([new], tier="1b", version="1.2.0", probe=False)
 
 
 def test_fields_that_this_program_does_not_know_survive(repo: Repository, model: Path, tmp_path: Path) -> None:
     entry = {"url": "old.gguf", "size_bytes": 9, "sha256": "a" * 64, "min_app_version": "1.0.0", "x_badge": "new"}
     plain = {"current_version": "0.9.0", "models": {"1b": entry}, "x_survey": {"url": "https://example.com"}}
     (repo.folder / "manifest.json").write_text(json.dumps(plain))
-    repo.publish([model], tier="1b", version="1.0.0")
-    repo.publish([model_file(tmp_path / "new.gguf", 2)], tier="1b", version="1.1.0")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
+    repo.publish([model_file(tmp_path / "new.gguf", 2)], tier="1b", version="1.1.0", probe=False)
     after = json.loads((repo.folder / "manifest.json").read_bytes())
     assert after["x_survey"] == {"url": "https://example.com"}
     assert after["models"]["1b"]["x_badge"] == "new"
@@ -375,7 +376,7 @@ def test_a_manifest_written_by_hand_is_the_beginning_of_the_log(repo: Repository
     with pytest.raises(UsageError, match="nothing to return to"):
         repo.rollback(tier="1b", reason="bad")
     assert not (repo.folder / "manifest.dsse.json").exists(), "nothing is signed for lying there"
-    done = repo.publish([model], tier="1b", version="1.0.0")
+    done = repo.publish([model], tier="1b", version="1.0.0", probe=False)
     assert done.sequence == 1
     manifest = repo.manifest()
     assert manifest is not None
@@ -390,7 +391,7 @@ def test_a_manifest_written_by_hand_is_the_beginning_of_the_log(repo: Repository
 def test_check_tells_errors_warnings_and_leftovers_apart(tmp_path: Path, model: Path) -> None:
     clock = Clock()
     repo = new_repository(tmp_path / "repo", clock)
-    done = repo.publish([model], tier="1b", version="1.0.0")
+    done = repo.publish([model], tier="1b", version="1.0.0", probe=False)
     assert repo.check(deep=True) == []
     (repo.folder / "blobs" / "incoming-0.tmp").write_bytes(b"half")
     (repo.folder / "manifest.json").unlink()
@@ -411,7 +412,7 @@ def test_check_tells_errors_warnings_and_leftovers_apart(tmp_path: Path, model: 
 
 def test_a_broken_chain_is_an_error_that_names_the_file(repo: Repository, tmp_path: Path) -> None:
     for number in range(3):
-        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0")
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number}.0", probe=False)
     oldest = repo.folder / "targets" / "stable" / f"{repo.log()[-1].sha256}.manifest.json"
     data = oldest.read_bytes()
     for damage in (data.replace(b"1.0.0", b"1.0.1"), None):
@@ -426,9 +427,9 @@ def test_a_broken_chain_is_an_error_that_names_the_file(repo: Repository, tmp_pa
 
 
 def test_a_missing_plain_copy_comes_back_with_the_next_command(repo: Repository, model: Path) -> None:
-    repo.publish([model], tier="1b", version="1.0.0")
+    repo.publish([model], tier="1b", version="1.0.0", probe=False)
     copy = repo.folder / "manifest.json"
     data = copy.read_bytes()
     copy.unlink()
-    assert repo.publish([model], tier="1b", version="1.0.0").already_published
+    assert repo.publish([model], tier="1b", version="1.0.0", probe=False).already_published
     assert copy.read_bytes() == data

@@ -37,13 +37,13 @@ def test_a_simple_reader_installs_what_is_published_and_goes_back(tmp_path: Path
     with Server(folder) as server:
         repo = Repository.init(folder, base_url=server.url, dev=True)
         url = f"{server.url}/{path}"
-        repo.publish([old], tier="1b", version="1.0.0")
+        repo.publish([old], tier="1b", version="1.0.0", probe=False)
         version, data, manifest = read_model(url, "1b")
         assert (version, data) == ("1.0.0", old.read_bytes())
         assert manifest["models"]["1b"]["min_app_version"] == "0.0.0"
         assert (manifest["rollback_version"], manifest["rollback_url_1b"]) == ("1.0.0", manifest["models"]["1b"]["url"])
 
-        repo.publish([new], tier="1b", version="1.1.0", notes="Better.", min_app_version="3.0.0")
+        repo.publish([new], tier="1b", version="1.1.0", notes="Better.", min_app_version="3.0.0", probe=False)
         version, data, manifest = read_model(url, "1b")
         assert (version, data) == ("1.1.0", new.read_bytes())
         assert manifest["models"]["1b"]["release_notes"] == "Better."
@@ -51,7 +51,7 @@ def test_a_simple_reader_installs_what_is_published_and_goes_back(tmp_path: Path
         assert manifest["rollback_version"] == "1.0.0"
         assert hashlib.sha256(fetch(manifest["rollback_url_1b"])).hexdigest() == sha256_of(old)
 
-        repo.publish([next_one], tier="1b", version="1.2.0", rollout=0.1)
+        repo.publish([next_one], tier="1b", version="1.2.0", rollout=0.1, probe=False)
         assert read_model(url, "1b")[:2] == ("1.1.0", new.read_bytes())
 
         repo.rollback(tier="1b", reason="bad")

@@ -169,7 +169,13 @@ def test_endless_data(scene: Scene, kind: str) -> None:
 def test_slow_retrieval(scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     path = offer_all_anew(scene, kind)
     trust = allowed(kind)
-    limits = {"connect_timeout_s": 5.0, "read_timeout_s": 0.3, "user_agent": "overair", "ca_file": None}
+    limits = {
+        "connect_timeout_s": 5.0,
+        "read_timeout_s": 0.3,
+        "user_agent": "overair",
+        "ca_file": None,
+        "cancel": None,
+    }
     with monkeypatch.context() as short:
         short.setattr("overair.device.manifest.FILE_LIMIT_S", 0.3)
         short.setattr("overair.transport.download.FLOOR_S", 0.3)

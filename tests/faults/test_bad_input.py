@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import overair
 from overair.store.store import Store
-from support.command import Ran, ask, run
+from support.command import COMMAND, Ran, ask, run
 from support.misbehaving import CutAt, Fault, FlipByte, Headers, MisbehavingServer, NoETag, Page, Raw, Status
 from support.tiny_model import write_tiny_model
 
@@ -200,10 +201,16 @@ def test_a_disk_without_room_is_deferred_before_anything_is_fetched(device: Devi
     assert device.runs_the_first_release()
 
 
-def test_a_store_that_another_process_uses_is_said_to_be(device: Device) -> None:
+def test_a_store_that_another_process_downloads_into_is_waited_for_and_said_to_be(device: Device) -> None:
+    command = [COMMAND, "device", "update", "--store", device.store]
     with Store(device.store).download_lock():
-        expect(device.update(), 26, str(os.getpid()))
-    assert device.update().code == 0
+        waiting = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        said = next(line for line in waiting.stderr if "waiting" in line)
+        assert f"in use by process {os.getpid()}" in said
+        expect(run("device", "gc", "--store", device.store), 26, str(os.getpid()))
+    assert waiting.wait(30) == 0
+    waiting.stderr.close()
 
 
 def test_a_state_that_cannot_be_read_is_not_reset(device: Device) -> None:

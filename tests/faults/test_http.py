@@ -379,6 +379,52 @@ def test_a_stream_starts_where_it_was_asked_to(server: MisbehavingServer, http: 
         assert _read_all(stream) == DATA[1234:]
 
 
+@pytest.mark.parametrize(
+    ("start", "stop", "header"), [(0, 10, "bytes=0-9"), (5, 11, "bytes=5-10"), (7, None, "bytes=7-")]
+)
+def test_a_part_comes_as_it_was_asked_for(
+    server: MisbehavingServer, http: HTTP, start: int, stop: int | None, header: str
+) -> None:
+    with http.open(server.url + PATH, start=start, stop=stop) as stream:
+        assert (stream.start, stream.stop, stream.total) == (start, stop or len(DATA), len(DATA))
+        assert _read_all(stream) == DATA[start:stop]
+    assert server.requests()[0].headers["range"] == header
+
+
+def test_more_than_was_asked_for_is_refused(server: MisbehavingServer, http: HTTP) -> None:
+    server.faults[PATH] = Headers({"Content-Range": f"bytes 5-99/{len(DATA)}"})
+    with pytest.raises(AnswerError, match="206"):
+        http.open(server.url + PATH, start=5, stop=11)
+
+
+def test_a_part_that_was_read_to_its_end_leaves_its_connection_for_the_next(
+    server: MisbehavingServer, http: HTTP
+) -> None:
+    for start in range(0, 1000, 100):
+        with http.open(server.url + PATH, start=start, stop=start + 100) as stream:
+            assert _read_all(stream) == DATA[start : start + 100]
+    assert server.connections == 1
+
+
+def test_a_body_in_pieces_of_unknown_number_is_read_whole(server: MisbehavingServer, http: HTTP) -> None:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (DATA[:10], DATA[10:5000], b""))
+    server.faults[PATH] = Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    with http.open(server.url + PATH) as stream:
+        assert (stream.stop, stream.total) == (None, None)
+        assert _read_all(stream) == DATA[:5000]
+
+
+@pytest.mark.parametrize("fault", [NeverAnswer(), Trickle(1, 0.01)])
+def test_the_caller_can_stop_every_wait_at_once(server: MisbehavingServer, fault: Fault) -> None:
+    server.faults[PATH] = fault
+    cancel = threading.Event()
+    threading.Timer(0.2, cancel.set).start()
+    began = time.monotonic()
+    with HTTP(cancel=cancel) as http, pytest.raises(CancelledError):
+        http.get(server.url + PATH, max_bytes=1_000_000)
+    assert time.monotonic() - began < 0.5
+
+
 def test_a_server_that_ignores_the_range_sends_all(server: MisbehavingServer, http: HTTP) -> None:
     server.faults[PATH] = IgnoreRange()
     with http.open(server.url + PATH, start=1234) as stream:

@@ -68,7 +68,7 @@ def start_of_many_keys(tmp_path: Path) -> Path:
 
 def with_two_releases(repo: Repository, tmp_path: Path) -> Path:
     for number in (1, 2):
-        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0", probe=False)
     return repo.folder
 
 
@@ -212,7 +212,7 @@ def test_a_publisher_killed_at_any_call_leaves_a_whole_state_and_the_same_comman
         # At another time of day, so that the same command makes another manifest.
         repo = Repository(folder, keys=keys_of(start), clock=Clock())
         if command == "publish":
-            repo.publish(model, tier="1b", version=version)
+            repo.publish(model, tier="1b", version=version, probe=False)
         else:
             repo.rollback(tier="1b", reason="bad")
         assert_finished(folder, device, version)
@@ -234,7 +234,7 @@ def test_a_rotation_killed_at_any_step_leaves_devices_with_what_they_had_and_can
         assert_readable(folder, device, set())
         assert run_child(folder, command, model) == 0
         assert_readable(folder, device, set())
-        Repository(folder, passphrase=secret_of, clock=Clock()).publish(model, tier="1b", version="1.2.0")
+        Repository(folder, passphrase=secret_of, clock=Clock()).publish(model, tier="1b", version="1.2.0", probe=False)
         assert_finished(folder, device, "1.2.0")
         shutil.rmtree(folder.parent)
 
@@ -250,7 +250,7 @@ def test_an_init_killed_at_any_step_can_be_repeated(tmp_path: Path, model: Path)
         assert run_child(folder, "init", model, "-e", f"inject={name}:signal=SIGKILL:when={number}") == KILLED
         assert run_child(folder, "init", model) == 0
         repo = Repository(folder, passphrase=secret_of, clock=Clock())
-        repo.publish(model, tier="1b", version="1.0.0")
+        repo.publish(model, tier="1b", version="1.0.0", probe=False)
         device = FolderDevice(folder, tmp_path / f"device-{name}-{number}", repo.root_path.read_bytes())
         assert device.manifest() == (folder / "manifest.json").read_bytes()
         repo.rotate("root")  # there are as many root keys as it takes
@@ -276,7 +276,7 @@ def test_a_call_that_fails_is_a_storage_error_and_the_same_command_finishes(
         device = device_of(start, folder, tmp_path / f"device-{number}")
         assert_readable(folder, device, {"1.2.0"})
         assert not list(folder.glob("blobs/*.tmp"))
-        Repository(folder, keys=keys_of(start), clock=Clock()).publish(model, tier="1b", version="1.2.0")
+        Repository(folder, keys=keys_of(start), clock=Clock()).publish(model, tier="1b", version="1.2.0", probe=False)
         assert_finished(folder, device, "1.2.0")
         shutil.rmtree(folder.parent)
 
@@ -298,14 +298,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_reported_and_what_was_published_stays(small_disk: Path, tmp_path: Path) -> None:
     repo = Repository.init(small_disk / "repo", base_url=BASE_URL, dev=True)
-    repo.publish(model_file(tmp_path / "m.gguf", 1), tier="1b", version="1.0.0")
+    repo.publish(model_file(tmp_path / "m.gguf", 1), tier="1b", version="1.0.0", probe=False)
     before = list(files_below(repo.folder))
     large = model_file(tmp_path / "large.gguf", 2, floats=1_000_000)
     with pytest.raises(NoSpaceError, match="No space left"):
-        repo.publish(large, tier="1b", version="1.1.0")
+        repo.publish(large, tier="1b", version="1.1.0", probe=False)
     assert list(files_below(repo.folder)) == before
     assert repo.check(deep=True) == []
-    repo.publish(model_file(tmp_path / "small.gguf", 2), tier="1b", version="1.1.0")
+    repo.publish(model_file(tmp_path / "small.gguf", 2), tier="1b", version="1.1.0", probe=False)
     assert read(repo.folder / "manifest.json").current_version == "1.1.0"
 
 
@@ -313,7 +313,7 @@ def test_a_disk_that_fills_at_any_page_leaves_a_whole_state(small_disk: Path, tm
     folder, keys = small_disk / "repo", tmp_path / "start-keys"
     repo = Repository.init(folder, base_url=BASE_URL, keys=keys, dev=True, clock=Clock())
     for number in (1, 2):
-        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0")
+        repo.publish(model_file(tmp_path / "m.gguf", number), tier="1b", version=f"1.{number - 1}.0", probe=False)
     device = FolderDevice(folder, tmp_path / "device", repo.root_path.read_bytes())
     new = model_file(tmp_path / "new.gguf", 3)
     pages, reserve = 0, small_disk / "reserve"
@@ -322,7 +322,7 @@ def test_a_disk_that_fills_at_any_page_leaves_a_whole_state(small_disk: Path, tm
         filler = fill(small_disk)
         reserve.unlink()
         try:
-            repo.publish(new, tier="1b", version="1.2.0")
+            repo.publish(new, tier="1b", version="1.2.0", probe=False)
             break
         except NoSpaceError:
             pages += 1
@@ -354,13 +354,13 @@ def test_of_two_publishers_one_wins_and_the_other_is_told_who(start: Path, model
         assert other.stdout.readline() == "copying\n"
         repo = Repository(start)
         with pytest.raises(LockedError, match=f"process {other.pid}") as caught:
-            repo.publish(model, tier="1b", version="1.3.0")
+            repo.publish(model, tier="1b", version="1.3.0", probe=False)
         assert caught.value.exit_code == 26
         assert read(start / "manifest.json").current_version == "1.1.0"
         assert repo.log()[0].sequence == 2
         other.communicate("go on\n", timeout=30)
     assert other.returncode == 0
-    assert repo.publish(model, tier="1b", version="1.3.0").sequence == 4
+    assert repo.publish(model, tier="1b", version="1.3.0", probe=False).sequence == 4
     assert [entry.current_version for entry in repo.log()] == ["1.3.0", "1.2.0", "1.1.0", "1.0.0"]
 
 
@@ -374,7 +374,7 @@ def test_the_lock_of_a_killed_publisher_holds_nobody_up(start: Path, model: Path
         assert list(start.glob("blobs/*.tmp"))
         other.kill()
     device = device_of(start, start, tmp_path / "device")
-    Repository(start, clock=Clock()).publish(model, tier="1b", version="1.2.0")
+    Repository(start, clock=Clock()).publish(model, tier="1b", version="1.2.0", probe=False)
     assert_finished(start, device, "1.2.0")
 
 

@@ -23,8 +23,8 @@ class Journey:
         self.store = folder / "device"
         self.port = port
 
-    def publish(self, version: str, file: Path) -> dict[str, object]:
-        return ask("repo", "publish", file, "--repo", self.site, "--tier", TIER, "--version", version)
+    def publish(self, version: str, file: Path, *words: str, code: int = 0) -> dict[str, object]:
+        return ask("repo", "publish", file, "--repo", self.site, "--tier", TIER, "--version", version, *words, code=code)
 
     def device(self, command: str, *words: str, code: int = 0) -> dict[str, object]:
         return ask("device", command, "--store", self.store, *words, code=code)
@@ -47,12 +47,14 @@ def test_a_model_is_published_updated_swapped_reverted_and_taken_back(tmp_path: 
     with serving(journey.site, journey.port):
         published = journey.publish("1.0.0", base)
         assert published["size_bytes"] == base.stat().st_size
+        assert isinstance(published["probe"], dict)
+        assert published["probe"]["figures"]["tokens_per_second"] > 0
         ask("device", "init", "--store", journey.store, "--url", url, "--root", made["root"], "--tier", TIER)
 
         first_answer = install_the_first_release(journey, str(published["sha256"]))
         second_answer = update_to_a_second_release(journey, base)
         assert second_answer != first_answer
-        revert_a_release_that_does_not_load(journey, base, second_answer)
+        refuse_a_release_that_does_not_load(journey, base, second_answer)
         return_when_the_publisher_withdraws(journey, first_answer)
         return_by_hand(journey, base, first_answer)
 
@@ -74,7 +76,7 @@ def install_the_first_release(journey: Journey, digest: str) -> str:
 
 
 def update_to_a_second_release(journey: Journey, base: Path) -> str:
-    journey.publish("1.1.0", retouch(base, journey.folder / "second.gguf"))
+    journey.publish("1.1.0", retouch(base, journey.folder / "second.gguf"), "--no-probe")
     assert journey.device("check")["reason"] == "newer"
     journey.device("update", "--any-network")
     assert journey.versions() == ("1.0.0", None, "1.1.0")
@@ -84,12 +86,15 @@ def update_to_a_second_release(journey: Journey, base: Path) -> str:
     return str(ran["text"])
 
 
-def revert_a_release_that_does_not_load(journey: Journey, base: Path, answer_before: str) -> None:
-    journey.publish("1.2.0", break_weights(base, journey.folder / "third.gguf"))
-    journey.device("update", "--any-network")
+def refuse_a_release_that_does_not_load(journey: Journey, base: Path, answer_before: str) -> None:
+    bad = break_weights(base, journey.folder / "third.gguf")
+    assert "output_norm" in str(journey.publish("1.2.0", bad, code=25)["message"])
+    assert journey.device("check")["reason"] == "up-to-date"
+    journey.publish("1.2.0", bad, "--no-probe")
+    assert "output_norm" in str(journey.device("update", "--any-network", code=25)["message"])
+    assert journey.versions() == ("1.1.0", "1.0.0", None)
     ran = journey.run()
     assert (ran["version"], ran["text"]) == ("1.1.0", answer_before)
-    assert journey.versions() == ("1.1.0", None, None)
     quarantine = journey.device("status")["quarantine"]
     assert isinstance(quarantine, list)
     assert [entry["version"] for entry in quarantine] == ["1.2.0"]
@@ -109,7 +114,7 @@ def return_when_the_publisher_withdraws(journey: Journey, first_answer: str) -> 
 
 
 def return_by_hand(journey: Journey, base: Path, first_answer: str) -> None:
-    journey.publish("1.3.0", retouch(base, journey.folder / "fourth.gguf", seed=3))
+    journey.publish("1.3.0", retouch(base, journey.folder / "fourth.gguf", seed=3), "--no-probe")
     journey.device("update", "--any-network")
     assert journey.run()["version"] == "1.3.0"
     journey.device("rollback", "--reason", "the user said so")

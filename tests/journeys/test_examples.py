@@ -65,12 +65,12 @@ def test_the_chat_example_updates_itself_and_goes_back(tmp_path: Path) -> None:
         repository = Repository.init(site, base_url=server.url, dev=True)
         url = f"{server.url}/manifest.json"
         first = write_tiny_model(tmp_path / "first.gguf", seed=1)
-        repository.publish([first], tier="1b", version="1.0.0")
+        repository.publish([first], tier="1b", version="1.0.0", probe=False)
         answer = chat(tmp_path, url, "Hello")
         assert answer.returncode == 0, answer.stderr
         assert answer.stdout.strip()
 
-        repository.publish([break_weights(first, tmp_path / "bad.gguf")], tier="1b", version="1.1.0")
+        repository.publish([break_weights(first, tmp_path / "bad.gguf")], tier="1b", version="1.1.0", probe=False)
         with Updater(tmp_path / "chat-models") as device:
             device.update()
         failed = chat(tmp_path, url, "Hello")

@@ -75,6 +75,7 @@ DOCUMENT: Final[Document] = {
     "rollback_version": "2.0.0",
     "rollback_url_1b": "https://models.example.com/old",
     "predecessor": {"sha256": THREE, "size_bytes": 7},
+    "poll_seconds": 3600,
 }
 MANIFEST: Final = json.dumps(DOCUMENT).encode()
 

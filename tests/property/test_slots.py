@@ -6,8 +6,10 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from overair.core import commands, slots
+from overair.core.quarantine import is_quarantined
 from overair.core.retention import blobs_to_keep, releases_to_keep
 from overair.core.select import Device, select
 from overair.errors import IllegalEventError
@@ -18,6 +20,7 @@ from overair.model.state import TRIES_ON_TRIAL, TRIES_PROVEN, State
 from support.states import AT, digest_of, release, slot
 
 VERSIONS = st.sampled_from(["1.0.0", "2.0.0", "3.0.0", "4.0.0"])
+ENGINES = st.sampled_from(["p 1", "p 2"])
 CHANCE = st.integers(0, 3)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -52,26 +55,50 @@ class DeviceMachine(RuleBasedStateMachine):
         if old is None or new is None or old.id != new.id or isinstance(command, commands.Complete | commands.Confirm):
             return
         # A proven release that failed and has nowhere to go back to stays, and starts over.
-        if not (isinstance(command, commands.Fail | commands.Die) and old.proven and before.previous is None):
+        # So does one whose files have rotted.
+        alone = isinstance(command, commands.Fail | commands.Die) and before.previous is None
+        excused = old.proven or (isinstance(command, commands.Fail) and command.blameless)
+        if not (alone and excused):
             assert total(self.state) <= total(before)
 
     def pick(self, chance: int) -> str:
         names = sorted(self.running)
         return names[chance % len(names)]
 
-    @rule(version=VERSIONS)
-    def stage(self, version: str) -> None:
+    @rule(version=VERSIONS, engine=st.none() | ENGINES)
+    def stage(self, version: str, engine: str | None) -> None:
         current = self.state.current
         proven = any(s.proven for s in self.state.slots() if s.id == digest_of(version))
-        command = commands.Stage(at=AT, slot=slot(version, proven=proven))
+        command = commands.Stage(at=AT, slot=slot(version, proven=proven), engine=engine)
         is_current = current is not None and current.release.version == version
-        if is_current or slots.is_quarantined(self.state, digest_of(version), None):
+        if is_current or is_quarantined(self.state, digest_of(version), None, engine):
             try:
                 self.apply(command)
             except IllegalEventError:
                 return
             raise AssertionError("the current release, or one in quarantine, was staged again")
         self.apply(command)
+
+    @rule(version=VERSIONS, engine=ENGINES)
+    def probed(self, version: str, engine: str) -> None:
+        before = self.state
+        self.apply(commands.Probed(at=AT, release_id=digest_of(version), engine=engine, figures={"x": 1.0}))
+        notes = {s.probe.engine if s.probe else None for s in self.state.slots() if s.id == digest_of(version)}
+        assert notes <= {engine}
+        assert unprobed(self.state) == unprobed(before), "a probe that passed decides nothing"
+
+    @rule(version=VERSIONS, engine=ENGINES)
+    def refuse(self, version: str, engine: str) -> None:
+        before = self.state
+        self.apply(commands.Refuse(at=AT, slot=slot(version, proven=False), reason="r", engine=engine))
+        kept = (self.state.current, self.state.previous, self.state.sessions, self.state.tries_left)
+        assert kept == (before.current, before.previous, before.sessions, before.tries_left)
+        if before.current is not None and before.current.id == digest_of(version):
+            assert self.state == before, "a probe touched what is current"
+            return
+        assert self.state.pending is None or self.state.pending.id != digest_of(version)
+        assert is_quarantined(self.state, digest_of(version), None, engine), "it would be fetched again"
+        assert is_quarantined(self.state, digest_of(version), None), "it would be fetched again"
 
     @rule()
     def unstage(self) -> None:
@@ -122,11 +149,13 @@ class DeviceMachine(RuleBasedStateMachine):
         assert self.state.current.proven
         self.confirmed.add(current.id)
 
-    @rule(chance=CHANCE, strike=st.booleans())
+    @rule(chance=CHANCE, strike=st.booleans(), blameless=st.booleans())
     @precondition(lambda self: self.running)
-    def fail(self, chance: int, strike: bool) -> None:
+    def fail(self, chance: int, strike: bool, blameless: bool) -> None:
         name, before = self.pick(chance), self.state
-        self.apply(commands.Fail(at=AT, session_id=name, reason="r", strike=strike))
+        self.apply(commands.Fail(at=AT, session_id=name, reason="r", strike=strike, blameless=strike and blameless))
+        if strike and blameless:
+            assert {q.release_id for q in self.state.quarantine} <= {q.release_id for q in before.quarantine}
         if before.current is None or before.current.id != self.running[name]:
             assert self.state == before, "a stale verdict changed something"
 
@@ -170,7 +199,11 @@ class DeviceMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_slot_holds_what_is_quarantined(self) -> None:
-        assert not {s.id for s in self.state.slots()} & {q.release_id for q in self.state.quarantine}
+        """But what a probe refused may stay to be returned to: it was good once, which is better than nothing."""
+        slots_that_run = [s for s in (self.state.current, self.state.pending) if s is not None]
+        assert not {s.id for s in slots_that_run} & {q.release_id for q in self.state.quarantine}
+        by_sessions = {q.release_id for q in self.state.quarantine if not q.probed}
+        assert not {s.id for s in self.state.slots()} & by_sessions
 
     @invariant()
     def no_other_slot_holds_the_current_release(self) -> None:
@@ -213,7 +246,18 @@ class DeviceMachine(RuleBasedStateMachine):
             model = offered.model
             tier = TierEntry(url=model.url, size_bytes=10, sha256=model.sha256, version=entry.version)
             manifest = Manifest(schema=1, current_version=entry.version, models={"1b": tier})
-            assert not isinstance(select(manifest, self.state, Device(id="d", tier="1b"), NOW), Offer)
+            engines = {entry.engine, None} if entry.probed else {"p 1", "p 2", None}
+            for engine in engines:
+                device = Device(id="d", tier="1b", engine=engine)
+                assert not isinstance(select(manifest, self.state, device, NOW), Offer)
+
+
+def unprobed(state: State) -> State:
+    """The state without what probes measured."""
+    names = ("current", "previous", "pending")
+    return replace(
+        state, **{name: replace(held, probe=None) if (held := getattr(state, name)) else None for name in names}
+    )
 
 
 def total(state: State) -> int:

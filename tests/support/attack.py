@@ -88,7 +88,7 @@ class Publisher:
     def publish(self, version: str, *, seed: int, tier: str = TIER, channel: str = "stable") -> bytes:
         """Publish a model of its own; returns its bytes."""
         model = write_tiny_model(self.folder / f"{tier}-{channel}-{version}.gguf", seed=seed)
-        self.repository.publish(model, tier=tier, version=version, channel=channel)
+        self.repository.publish(model, tier=tier, version=version, channel=channel, probe=False)
         return model.read_bytes()
 
     def path(self, kind: str) -> str:

@@ -100,6 +100,8 @@ class StallAt(Fault):
 
     def change(self, answer: Answer) -> Answer:
         keep = max(0, self.position - answer.start)
+        if keep > len(answer.body):
+            return answer
         rest = answer.body[keep:]
 
         def then(wire: Wire) -> None:
@@ -364,6 +366,11 @@ class MisbehavingServer:
         with self._counting:
             return [request for request in self._requests if path in {None, request.path}]
 
+    @property
+    def connections(self) -> int:
+        """How many connections were opened."""
+        return self._server.opened
+
     def bytes_served(self, path: str) -> int:
         """How many bytes of bodies were sent for this path, over all requests."""
         with self._counting:
@@ -430,6 +437,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.opened = 0
         self._open: set[socket.socket] = set()
         self._opening = threading.Lock()
         super().__init__(address, handler)
@@ -437,6 +445,7 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._opening:
             self._open.add(request)
+            self.opened += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:

@@ -141,7 +141,7 @@ def _publish(folder: Path, version: str, *, seed: int, adapter: bool = False) ->
         Repository.init(site, base_url=BASE_URL, dev=True, clock=now)
     model = model_file(folder / f"model-{version}.gguf", seed, floats=_FLOATS if adapter else 64)
     adapters = [adapter_file(folder / f"adapter-{version}.gguf", seed)] if adapter else []
-    Repository(site, clock=now).publish([model], tier=TIER, version=version, adapters=adapters)
+    Repository(site, clock=now).publish([model], tier=TIER, version=version, adapters=adapters, probe=False)
 
 
 def _session(store: Path, *, answer: bool = True, refused: frozenset[str] = frozenset()) -> None:

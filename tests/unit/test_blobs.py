@@ -313,12 +313,11 @@ def test_a_torn_line_takes_no_other_along(store: Store) -> None:
     assert read(store.layout.history) == events * 2
 
 
-def test_history_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_bounded(store: Store) -> None:
     staged(store, "1.0.0")
     (event,) = read(store.layout.history)
-    monkeypatch.setattr("overair.store.history.MAX_HISTORY_BYTES", 1000)
     for _ in range(50):
-        append(store.layout.history, [event])
+        append(store.layout.history, [event], max_bytes=1000)
     sizes = [path.stat().st_size for path in store.layout.root.glob("history*")]
     assert len(sizes) == 2
     assert max(sizes) <= 1000

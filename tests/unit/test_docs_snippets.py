@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "site", base_url=BASE_URL, channels=["stable", "beta"], passphrase=lambda _: "secret"
     )
     for channel in ("stable", "beta"):
-        repo.publish(model_file(folder / "m.gguf"), tier="1b", version="1.0.0", channel=channel)
+        repo.publish(model_file(folder / "m.gguf"), tier="1b", version="1.0.0", channel=channel, probe=False)
     return folder
 
 

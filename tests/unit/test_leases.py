@@ -1,10 +1,12 @@
 """Who is alive, and what those who are not were doing."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from overair.errors import LockedError
+from overair.host.quit import QuitNote
 from overair.store.leases import Lease, forget, is_alive, was_busy
 from support.devices import finish, kill, start_ready
 
@@ -73,3 +75,29 @@ def test_forgetting_a_dead_session_leaves_nothing(tmp_path: Path) -> None:
     forget(tmp_path, "s")
     assert list(tmp_path.iterdir()) == []
     forget(tmp_path, "s")
+
+
+def test_a_process_that_was_told_to_end_was_idle(tmp_path: Path) -> None:
+    kill(start_ready("lease", str(tmp_path), "s", "boot-1", "busy"))
+    (tmp_path / "s.quit").touch()
+    assert was_busy(tmp_path, "s", "boot-1") is True, "an empty note says nothing"
+    (tmp_path / "s.quit").write_text("told")
+    assert was_busy(tmp_path, "s", "boot-1") is False
+    assert was_busy(tmp_path, "s", "boot-2") is None, "after a power cut nothing is known"
+    forget(tmp_path, "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_that_ends_takes_its_quit_note_with_it(tmp_path: Path) -> None:
+    lease = Lease(tmp_path, "s", "boot-1")
+    lease.quit_note.write_text("told")
+    lease.release(keep_note=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    assert was_busy(tmp_path, "s", "boot-1") is True
+
+
+def test_a_disk_that_takes_no_quit_note_is_no_error(tmp_path: Path) -> None:
+    note = QuitNote(tmp_path / "no such folder" / "s.quit")
+    note.forget_if_old()
+    note.close()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from overair.core.select import Device, select
 from overair.model.manifest import CandidateEntry, Manifest, ReleaseEntry, Rollout, TierEntry, Withdrawal
 from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
+from overair.model.release import Requirements
 from overair.model.state import Quarantined, Slot, State
 from support.states import AT, digest_of, release, slot
 
@@ -251,6 +253,87 @@ def test_what_is_quarantined_is_not_offered() -> None:
 def test_a_quarantine_ends_with_another_app_or_another_engine() -> None:
     for entry in (quarantine("1.1.0", app_version="2.0.0"), quarantine("1.1.0", engine="e 0")):
         assert answer(manifest("1.1.0"), state(slot("1.0.0"), bad=(entry,))) == (Offer, Reason.NEWER, "1.1.0")
+
+
+def test_what_a_probe_refused_is_offered_again_to_another_version_of_the_engine_that_probed() -> None:
+    entry = Quarantined(
+        release_id=digest_of("1.1.0"), tier="1b", version="1.1.0", reason="slow", at=AT, engine="p 1", probed=True
+    )
+    bad = state(slot("1.0.0"), bad=(entry,))
+    for engine, reason in ((None, Reason.QUARANTINED), ("p 1", Reason.QUARANTINED), ("p 2", Reason.NEWER)):
+        device = Device(id="d", tier="1b", engine=engine)
+        assert answer(manifest("1.1.0"), bad, device)[1] is reason
+
+
+def needing(**requires: Any) -> Manifest:
+    m = manifest("1.1.0")
+    return replace(m, models={"1b": replace(m.models["1b"], requires=Requirements(**requires))})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "engine", "reason"),
+    [
+        ({"llama.cpp": ">=11000"}, "xllamacpp 2026.10.11549", Reason.NEWER),
+        ({"llama.cpp": ">=12000"}, "xllamacpp 2026.10.11549", Reason.ENGINE_TOO_OLD),
+        ({"llama.cpp": ">=6000"}, "llama_server 5999 (abc)", Reason.ENGINE_TOO_OLD),
+        ({"llama.cpp": ">=6000"}, "llama_server 6000 (abc)", Reason.NEWER),
+        ({"llama.cpp": ">=6000,<6100"}, "llama_server 6100 (abc)", Reason.ENGINE_TOO_OLD),
+        ({"llama.cpp": ">=99999"}, "llama_cpp 0.3.36", Reason.NEWER),
+        ({"llama_cpp": ">=0.4"}, "llama_cpp 0.3.36", Reason.ENGINE_TOO_OLD),
+        ({"xllamacpp": ">=2026.9"}, "xllamacpp 2026.10.11549", Reason.NEWER),
+        ({"llama.cpp": ">=99999"}, "llama_server of an unknown version", Reason.NEWER),
+        ({"another": ">=7"}, "xllamacpp 2026.10.11549", Reason.NEWER),
+        ({"llama.cpp": ">=99999"}, None, Reason.NEWER),
+    ],
+)
+def test_the_engine_is_compared_with_what_the_release_needs(
+    wanted: dict[str, str], engine: str | None, reason: Reason
+) -> None:
+    device = Device(id="d", tier="1b", engine=engine)
+    given = select(needing(engines=wanted), state(slot("1.0.0")), device, NOW)
+    assert given.reason is reason
+    if reason is Reason.ENGINE_TOO_OLD:
+        assert isinstance(given, Deferred)
+        assert next(iter(wanted.values())) in given.explanation
+        assert given.hint
+
+
+def test_a_machine_with_too_little_memory_is_told_before_anything_is_downloaded() -> None:
+    small = Device(id="d", tier="1b", memory_bytes=1_000_000_000)
+    given = select(needing(ram_bytes=2_000_000_000), state(slot("1.0.0")), small, NOW)
+    assert isinstance(given, Deferred)
+    assert given.reason is Reason.TOO_LITTLE_MEMORY
+    assert given.explanation == "1.1.0 needs 2.0 GB of memory, this machine has 1.0 GB"
+    for device in (replace(small, memory_bytes=2_000_000_000), replace(small, memory_bytes=None)):
+        assert select(needing(ram_bytes=2_000_000_000), state(slot("1.0.0")), device, NOW).reason is Reason.NEWER
+
+
+@pytest.mark.parametrize(("base", "reason"), [("1.1.0", Reason.NEWER), ("other", Reason.UNFIT), (None, Reason.NEWER)])
+def test_an_adapter_goes_on_the_base_that_it_names_and_on_no_other(base: str | None, reason: Reason) -> None:
+    """llama.cpp accepts an adapter for another base of the same shape without a word."""
+    m = manifest("1.1.0")
+    entry = m.models["1b"]
+    model = entry.release("1b", "1.1.0").model
+    adapter = replace(
+        model,
+        role="adapter",
+        name="lora.gguf",
+        sha256=digest_of("lora"),
+        base_sha256=digest_of(base) if base is not None else None,
+    )
+    given = select(
+        replace(m, models={"1b": replace(entry, artifacts=(model, adapter))}), state(slot("1.0.0")), DEVICE, NOW
+    )
+    assert given.reason is reason
+    if reason is Reason.UNFIT:
+        assert digest_of("other") in given.explanation
+        assert model.sha256 in given.explanation
+
+
+def test_what_runs_already_is_up_to_date_whatever_its_manifest_asks_for() -> None:
+    weak = Device(id="d", tier="1b", memory_bytes=1, engine="llama_server 1 (a)")
+    m = needing(ram_bytes=2_000_000_000, engines={"llama.cpp": ">=2"})
+    assert select(m, state(slot("1.1.0")), weak, NOW).reason is Reason.UP_TO_DATE
 
 
 def test_a_republished_release_has_another_digest_and_is_free() -> None:

@@ -1,17 +1,33 @@
 """The state machine of a device, one row a rule."""
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from overair.core import commands, slots
-from overair.core.commands import Begin, Command, Complete, Confirm, Die, End, Fail, RollBack, See, Stage, Unstage
+from overair.core.commands import (
+    Begin,
+    Command,
+    Complete,
+    Confirm,
+    Die,
+    End,
+    Fail,
+    Probed,
+    Refuse,
+    RollBack,
+    See,
+    Stage,
+    Unstage,
+)
+from overair.core.quarantine import is_quarantined
 from overair.core.slots import Phase
 from overair.errors import IllegalEventError
-from overair.model.events import Event, Happening
-from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, State
+from overair.model.events import MAX_FIGURES, Cause, Event, Happening
+from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, ProbeNote, State
 from support.states import AT, digest_of, slot
 
-FAILED, CRASHED = Happening.FAILED, Happening.CRASHED
+FAILED, CRASHED, PROBED, REFUSED = Happening.FAILED, Happening.CRASHED, Happening.PROBED, Happening.REFUSED
 SWAPPED, BACK, QUARANTINED = Happening.SWAPPED, Happening.ROLLED_BACK, Happening.QUARANTINED
 
 
@@ -45,6 +61,18 @@ def die(session: str = "s", *, busy: bool | None = True) -> Die:
 
 def roll_back() -> RollBack:
     return RollBack(at=AT, reason="by hand", app_version="3.0.0")
+
+
+def probed(version: str, *, engine: str = "p 1", **figures: float) -> Probed:
+    return Probed(at=AT, release_id=digest_of(version), engine=engine, figures=figures)
+
+
+def refuse(version: str, *, engine: str = "p 1", app_version: str | None = None) -> Refuse:
+    return Refuse(at=AT, slot=slot(version, proven=False), reason="too slow", engine=engine, app_version=app_version)
+
+
+def rotten(session: str = "s") -> Fail:
+    return Fail(at=AT, session_id=session, reason="rotten", cause=Cause.DAMAGE, strike=True, blameless=True)
 
 
 def withdraw(*versions: str) -> commands.Withdraw:
@@ -217,6 +245,54 @@ ROWS: list[Row] = [
         1,
         [],
     ),
+    ("a probe swaps nothing", (*PROVEN_A, stage("2.0.0"), probed("2.0.0")), ("1.0.0", "-", "2.0.0"), [], 3, [PROBED]),
+    ("a probe of what is in no slot is not noted", (*PROVEN_A, probed("9.0.0")), ("1.0.0", "-", "-"), [], 3, []),
+    (
+        "what a probe refuses is not pending",
+        (*PROVEN_A, stage("2.0.0"), refuse("2.0.0")),
+        ("1.0.0", "-", "-"),
+        ["2.0.0"],
+        3,
+        [REFUSED],
+    ),
+    ("refused before it was staged", (*PROVEN_A, refuse("2.0.0")), ("1.0.0", "-", "-"), ["2.0.0"], 3, [REFUSED]),
+    ("refused on an empty device", (refuse("2.0.0"),), ("-", "-", "-"), ["2.0.0"], 0, [REFUSED]),
+    (
+        "refused, and another is pending",
+        (*PROVEN_A, stage("2.0.0"), refuse("3.0.0")),
+        ("1.0.0", "-", "2.0.0"),
+        ["3.0.0"],
+        3,
+        None,
+    ),
+    ("no probe takes away what runs on trial", (*TRIAL_B, refuse("2.0.0")), ("2.0.0", "1.0.0", "-"), [], 1, []),
+    ("nor what is proven", (*PROVEN_A, refuse("1.0.0")), ("1.0.0", "-", "-"), [], 3, []),
+    ("nor what one would return to", (*PROVEN_B, refuse("1.0.0")), ("2.0.0", "1.0.0", "-"), ["1.0.0"], 3, [REFUSED]),
+    (
+        "and who has returned to it runs it",
+        (*PROVEN_B, refuse("1.0.0"), roll_back()),
+        ("1.0.0", "-", "-"),
+        ["2.0.0"],
+        3,
+        [BACK, QUARANTINED],
+    ),
+    ("files that rotted are a strike", (*TRIAL_B, rotten("b")), ("2.0.0", "1.0.0", "-"), [], 1, [FAILED]),
+    (
+        "and in the end nobody is condemned",
+        (*TRIAL_B, rotten("b"), begin("c"), rotten("c")),
+        ("1.0.0", "-", "-"),
+        [],
+        3,
+        [FAILED, BACK],
+    ),
+    (
+        "with nothing behind it what rotted stays",
+        (stage("1.0.0"), begin("a"), rotten("a"), begin("b"), rotten("b")),
+        ("1.0.0", "-", "-"),
+        [],
+        2,
+        [FAILED],
+    ),
     (
         "a stale answer changes nothing",
         (*PROVEN_A, begin("o"), stage("2.0.0"), begin("n"), complete("o")),
@@ -312,6 +388,105 @@ def test_a_quarantine_says_what_was_bad_and_under_what() -> None:
     assert (entry.app_version, entry.engine) == ("3.0.0", "e 1")
 
 
+def staged_with(version: str, engine: str | None, *, app_version: str | None = None) -> Stage:
+    return Stage(at=AT, slot=slot(version, proven=False), engine=engine, app_version=app_version)
+
+
+@pytest.mark.parametrize("sessions_use", [None, "p 1", "p 2", "another 7"])
+def test_what_a_probe_refused_stays_refused_until_the_engine_that_probes_changes(sessions_use: str | None) -> None:
+    """Whatever engine sessions use, and before the first one: else it would be fetched and refused for ever."""
+    state, _ = run(*PROVEN_A, refuse("2.0.0", app_version="3.0.0"))
+    state = replace(state, engine=sessions_use)
+    bad_id = digest_of("2.0.0")
+    assert is_quarantined(state, bad_id, "3.0.0", "p 1")
+    assert is_quarantined(state, bad_id, "3.0.0", None), "nobody can tell whether the engine changed"
+    assert not is_quarantined(state, bad_id, "3.0.0", "p 2")
+    assert not is_quarantined(state, bad_id, "3.1.0", "p 1")
+    for engine in ("p 1", None):
+        with pytest.raises(IllegalEventError, match="in quarantine"):
+            run(staged_with("2.0.0", engine, app_version="3.0.0"), state=state)
+    after, _ = run(staged_with("2.0.0", "p 2", app_version="3.0.0"), state=state)
+    assert (held(after), bad(after)) == (("1.0.0", "-", "2.0.0"), [])
+
+
+def test_two_engines_that_probe_in_turn_refuse_each_for_itself() -> None:
+    state, _ = run(
+        *PROVEN_A, refuse("2.0.0", engine="p 1"), refuse("2.0.0", engine="q 1"), refuse("2.0.0", engine="p 1")
+    )
+    assert [(q.version, q.engine) for q in state.quarantine] == [("2.0.0", "q 1"), ("2.0.0", "p 1")]
+    assert all(is_quarantined(state, digest_of("2.0.0"), None, engine) for engine in ("p 1", "q 1", None))
+
+
+def test_a_verdict_of_sessions_is_not_lifted_by_the_engine_that_probes() -> None:
+    state, _ = run(*TRIAL_B, fail("b"))
+    assert all(is_quarantined(state, digest_of("2.0.0"), "3.0.0", engine) for engine in ("e 1", "p 1", "e 2", None))
+
+
+def test_what_a_probe_measured_stays_with_the_release_and_is_what_the_next_is_compared_with() -> None:
+    state, _ = run(stage("1.0.0"), probed("1.0.0", tokens_per_second=20.0, peak_bytes=1e9), begin("a"), confirm("a"))
+    state, _ = run(stage("2.0.0"), begin("b"), fail("b"), state=state)
+    assert state.current is not None
+    assert state.current.probe is not None
+    assert state.current.probe.figures == {"tokens_per_second": 20.0, "peak_bytes": 1e9}
+    assert (state.current.probe.at, state.current.probe.engine) == (AT, "p 1")
+    state, events = run(probed("1.0.0", engine="p 2", tokens_per_second=30.0), state=state)
+    assert state.current is not None
+    assert state.current.probe is not None
+    assert state.current.probe.engine == "p 2", "the release that runs can be measured again"
+    assert (events[0].engine, events[0].figures) == ("p 2", {"tokens_per_second": 30.0})
+
+
+def test_a_release_that_was_probed_before_it_is_staged_brings_its_probe() -> None:
+    note = ProbeNote(at=AT, engine="p 1", figures={"tokens_per_second": 9.0, "nan": float("nan")})
+    state, events = run(*PROVEN_A, Stage(at=AT, slot=replace(slot("2.0.0", proven=False), probe=note), engine="p 1"))
+    assert state.pending is not None
+    assert state.pending.probe == replace(note, figures={"tokens_per_second": 9.0})
+    assert [(e.what, e.engine) for e in events[-2:]] == [(PROBED, "p 1"), (Happening.STAGED, "e 1")]
+
+
+def test_staging_a_release_again_keeps_its_probe() -> None:
+    state, _ = run(*PROVEN_A, stage("2.0.0"), probed("2.0.0", x=1.0), stage("2.0.0"))
+    assert state.pending is not None
+    assert state.pending.probe is not None
+    state, _ = run(stage("3.0.0"), state=state)
+    assert state.pending is not None
+    assert state.pending.probe is None
+
+
+def test_figures_that_cannot_be_written_down_are_left_out() -> None:
+    """A state with `NaN` in it could not be read again."""
+    figures = {"nan": float("nan"), "inf": float("inf"), "fine": 1.0} | {f"f{i}": 1.0 for i in range(100)}
+    state, events = run(*PROVEN_A, replace(probed("1.0.0"), figures=figures))
+    assert state.current is not None
+    assert state.current.probe is not None
+    assert len(state.current.probe.figures) == MAX_FIGURES
+    assert next(iter(state.current.probe.figures)) == "fine"
+    assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state
+    assert events[-1].figures == state.current.probe.figures
+
+
+def test_events_say_under_which_versions_and_from_what_cause() -> None:
+    _, events = run(*TRIAL_B, Fail(at=AT, session_id="b", reason="why", cause=Cause.LOAD, app_version="3.0.0"))
+    assert [(e.what, e.cause) for e in events[-3:]] == [
+        (FAILED, Cause.LOAD),
+        (BACK, Cause.LOAD),
+        (QUARANTINED, Cause.LOAD),
+    ]
+    assert {(e.at, e.app_version, e.engine) for e in events[-3:]} == {(AT, "3.0.0", "e 1")}
+    assert [e.sha256 for e in events[-3:]] == [digest_of("2.0.0"), digest_of("1.0.0"), digest_of("2.0.0")]
+
+
+def test_a_state_from_before_there_were_probes_is_read() -> None:
+    state, _ = run(*TRIAL_B, end("b"))
+    old = msgspec.json.decode(msgspec.json.encode(state))
+    assert "probe" not in old["current"]
+    assert msgspec.convert(old, State) == state
+    line = b'{"what":"quarantined","tier":"1b","version":"2.0.0","release_id":"%s"}' % digest_of("2.0.0").encode()
+    assert msgspec.json.decode(line, type=Event) == Event(
+        what=QUARANTINED, tier="1b", version="2.0.0", release_id=digest_of("2.0.0")
+    )
+
+
 def test_the_quarantine_is_bounded_and_forgets_the_oldest() -> None:
     state, _ = run(*PROVEN_A)
     for i in range(MAX_QUARANTINE + 5):
@@ -344,4 +519,4 @@ def test_the_table_has_a_rule_for_every_command_on_a_device_with_a_model() -> No
     for phase in (Phase.TRIAL, Phase.PROVEN):
         assert {kind for where, kind in slots.TRANSITIONS if where is phase} == kinds
     missing = kinds - {kind for where, kind in slots.TRANSITIONS if where is Phase.EMPTY}
-    assert missing == {Confirm, RollBack}
+    assert {kind.__name__ for kind in missing} == {"Confirm", "RollBack"}

@@ -4,8 +4,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,8 +15,9 @@ import msgspec
 from overair.cli import output, tiny_model
 from overair.device.updater import Updater
 from overair.engines.base import Engine, create, installed
-from overair.errors import EngineError, EngineMissingError, StorageError, UsageError
+from overair.errors import EngineError, EngineMissingError, ProbeError, StorageError, UsageError
 from overair.model.offer import Offer
+from overair.model.probe import ProbePolicy
 from overair.model.report import Staged
 from overair.publish.repository import Repository
 from overair.publish.serve import Server
@@ -27,6 +26,8 @@ MODEL_NAME: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPT: Final = "In one sentence, what is the sea?"
 MAX_TOKENS: Final = 40
 TIER: Final = "135m"
+# One short question: the built-in ones would take most of the story's time.
+POLICY: Final = ProbePolicy(prompts=("What is the sea?",), max_tokens=8)
 _BACKGROUND_LIMIT_S: Final = 100.0
 
 
@@ -100,9 +101,11 @@ class _Story:
         if not self._quiet:
             output.result(None, [line], as_json=False)
 
-    def _publish(self, version: str, file: Path, title: str) -> None:
+    def _publish(self, version: str, file: Path, title: str, *, probe: bool = True) -> None:
         with self._scene(title) as scene:
-            done = self._repo.publish([file], tier=TIER, version=version, notes=f"the demo's {version}")
+            done = self._repo.publish(
+                [file], tier=TIER, version=version, notes=f"the demo's {version}", policy=POLICY, probe=probe
+            )
             scene.update(version=version, bytes=done.new_bytes, reason=done.effect)
 
     def _update(self, title: str) -> None:
@@ -124,9 +127,9 @@ class _Story:
         with self._device.session(self._engine) as session:
             self._publish("1.1.0", changed, "Publish 1.1.0 while a session runs")
             with self._scene("Update in another process; the session keeps its model") as scene:
-                with _background_update(self._device.path) as process:
-                    text = session.generate(PROMPT, max_tokens=MAX_TOKENS)
-                    process.wait(_BACKGROUND_LIMIT_S)
+                job = self._device.update_in_background()
+                text = session.generate(PROMPT, max_tokens=MAX_TOKENS)
+                job.wait(_BACKGROUND_LIMIT_S)
                 pending = self._device.status().pending
                 scene.update(
                     version=session.bundle.version,
@@ -135,11 +138,14 @@ class _Story:
                 )
 
     def _bad_release(self) -> None:
-        """A release that no engine can load goes out; the device returns by itself and does not take it again."""
+        """A release that no engine can load goes out all the same; the device finds out, and does not take it again."""
         spoiled = tiny_model.spoil(self._base, self._folder / "model-1.2.0.gguf")
-        self._publish("1.2.0", spoiled, "Publish 1.2.0, whose weights cannot be loaded")
-        self._update("The device takes it")
-        self._session("The next session finds out, and returns to the previous model")
+        with self._refused("Publish 1.2.0, whose weights cannot be loaded: the publisher's own probe says no"):
+            self._repo.publish([spoiled], tier=TIER, version="1.2.0", policy=POLICY)
+        self._publish("1.2.0", spoiled, "Publish it all the same, with --no-probe", probe=False)
+        with self._refused("The device probes it in a process of its own, and keeps the model that it has"):
+            self._device.update()
+        self._session("The next session runs 1.1.0")
         with self._scene("Check again") as scene:
             answer = self._device.check()
             if isinstance(answer, Offer):
@@ -154,6 +160,17 @@ class _Story:
         self._update("The device is told to go back")
         again = self._session("The next session runs 1.0.0 again")
         self.say(f"     {'the same answer as at first' if again == first else 'another answer than at first!'}")
+
+    @contextlib.contextmanager
+    def _refused(self, title: str) -> Iterator[None]:
+        """A step that ends with a probe that fails."""
+        with self._scene(title) as scene:
+            try:
+                yield
+            except ProbeError as error:
+                scene.update(reason=error.message)
+                return
+            raise EngineError("the demo expected a probe to fail")
 
     @contextlib.contextmanager
     def _scene(self, title: str) -> Iterator[dict[str, Any]]:
@@ -206,16 +223,3 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         raise UsageError(f"{keep} is not empty", hint="name a new folder")
     keep.mkdir(parents=True, exist_ok=True)
     yield keep
-
-
-@contextlib.contextmanager
-def _background_update(store: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The same command that a user would type, in another process."""
-    command = [sys.executable, "-m", "overair", "device", "update", "--store", str(store)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-    if process.returncode and process.stderr is not None:
-        raise StorageError(f"the update in the background ended with code {process.returncode}")

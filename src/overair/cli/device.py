@@ -1,15 +1,25 @@
 """`overair device`: the device's commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overair.cli import output
+from overair.cli import agent, job, output
+from overair.cli.conditions import (
+    AnyNetwork,
+    Between,
+    Charging,
+    Idle,
+    MaxRate,
+    MinBattery,
+    MinFree,
+    UnknownNetwork,
+    conditions,
+)
 from overair.cli.options import Json, StoreDir
-from overair.cli.quantities import quantity
 from overair.errors import DeferredError, IntegrityError
 
 if TYPE_CHECKING:
@@ -43,14 +53,20 @@ def init(
     app_version: Annotated[
         str | None, typer.Option("--app-version", metavar="VERSION", help="The version of the app around the model.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="ENGINE", help="What the app runs; new models are probed with it.")
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="Certificate authorities to trust, as PEM.")
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Take manifests that are not signed. For development only.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Set a device up, or change its settings; installed models stay."""
-    settings = {"url": url, "tier": tier, "channel": channel, "app_version": app_version}
-    with _open(store, **settings, root=root, insecure=insecure) as updater:
+    settings = {"url": url, "tier": tier, "channel": channel, "app_version": app_version, "engine": engine}
+    with _open(store, **settings, root=root, insecure=insecure, ca_file=ca_file) as updater:
         config = updater.config
         trusts = "anybody who controls that server" if config.insecure else "what the publisher's root vouches for"
         output.result(
@@ -66,11 +82,30 @@ def init(
         )
 
 
-@app.command(epilog="Example: overair device check --store dev")
-def check(store: StoreDir, as_json: Json = False) -> None:
-    """Ask whether there is a model for this device, and why or why not."""
+@app.command(epilog="Example: overair device check --store dev --charging")
+def check(
+    store: StoreDir,
+    any_network: AnyNetwork = False,
+    unknown_network: UnknownNetwork = False,
+    charging: Charging = False,
+    min_battery: MinBattery = None,
+    idle: Idle = False,
+    between: Between = None,
+    min_free: MinFree = None,
+    as_json: Json = False,
+) -> None:
+    """Ask whether there is a model for this device, and why or why not; an offer says what it would wait for now."""
     from overair.model.offer import Deferred, Offer
 
+    wanted = conditions(
+        any_network=any_network,
+        unknown_network=unknown_network,
+        charging=charging,
+        min_battery=min_battery,
+        idle=idle,
+        between=between,
+        min_free=min_free,
+    )
     with _open(store) as updater:
         answer = updater.check()
         offer = _offered(answer.release) if isinstance(answer, Offer) else None
@@ -84,12 +119,12 @@ def check(store: StoreDir, as_json: Json = False) -> None:
         word = "offer" if offer else "deferred" if isinstance(answer, Deferred) else "nothing to do"
         lines = [f"{word}: {answer.explanation}"]
         if isinstance(answer, Offer):
-            plan = updater.plan(answer)
+            plan = updater.plan(answer, conditions=wanted)
             data["bytes_to_fetch"] = plan.bytes_to_fetch
             data["blocked_by"] = plan.blocked_by
             lines.append(f"  to fetch  {output.size(plan.bytes_to_fetch)} of {output.size(answer.release.size_bytes)}")
             lines += [f"  notes     {answer.release.release_notes}"] if answer.release.release_notes else []
-            lines += [f"  blocked   {reason}" for reason in plan.blocked_by]
+            lines += [f"  not yet   {reason}" for reason in plan.blocked_by]
         elif hint:
             lines.append(f"  hint: {hint}")
         output.result(data, lines, as_json=as_json)
@@ -97,36 +132,46 @@ def check(store: StoreDir, as_json: Json = False) -> None:
         raise typer.Exit(DeferredError.exit_code)
 
 
-@app.command(epilog="Example: overair device update --store dev --max-rate 2MB/s")
+@app.command(epilog="Example: overair device update --store dev --max-rate 2MB/s --background")
 def update(
     store: StoreDir,
-    any_network: Annotated[  # noqa: ARG001 - scripts written now shall keep their meaning
-        bool, typer.Option("--any-network", help="Networks are not told apart yet: any will do.")
-    ] = False,
-    max_rate: Annotated[
-        str | None, typer.Option("--max-rate", metavar="RATE", help="The most to take of the network, as 2MB/s.")
-    ] = None,
-    min_free: Annotated[
-        str | None, typer.Option("--min-free", metavar="SIZE", help="What must stay free on the disk, as 2GB.")
-    ] = None,
+    any_network: AnyNetwork = False,
+    unknown_network: UnknownNetwork = False,
+    charging: Charging = False,
+    min_battery: MinBattery = None,
+    idle: Idle = False,
+    between: Between = None,
+    min_free: MinFree = None,
+    max_rate: MaxRate = None,
     folder: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="A copy of the repository, as on a USB stick.")
     ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="In another process, which goes on when this one has ended.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check, download, verify and stage; the next session starts the new model."""
-    from overair.model.conditions import DEFAULT_MIN_FREE_BYTES, Conditions
     from overair.model.offer import Deferred
     from overair.model.report import Staged
 
-    conditions = Conditions(
-        max_bytes_per_second=None if max_rate is None else quantity(max_rate.removesuffix("/s")),
-        min_free_bytes=DEFAULT_MIN_FREE_BYTES if min_free is None else quantity(min_free),
+    wanted = conditions(
+        any_network=any_network,
+        unknown_network=unknown_network,
+        charging=charging,
+        min_battery=min_battery,
+        idle=idle,
+        between=between,
+        min_free=min_free,
+        max_rate=max_rate,
     )
-    line = output.ProgressLine()
     with _open(store) as updater:
+        if background:
+            job.update_in_background(updater.path, wanted, folder, as_json=as_json)
+            return
+        line = output.ProgressLine()
         try:
-            answer = updater.update(conditions=conditions, on_progress=line, folder=folder)
+            answer = updater.update(conditions=wanted, on_progress=line, folder=folder)
         finally:
             line.close()
     if isinstance(answer, Staged):
@@ -227,8 +272,12 @@ def history(store: StoreDir, as_json: Json = False) -> None:
     elif not events:
         output.result(None, ["nothing has happened yet"], as_json=False)
     else:
-        rows = [(e.at or "", e.what, e.version, e.replaced or "", e.reason) for e in events]
-        output.table("", ("when", "what", "version", "instead of", "why"), rows)
+        from overair.core.why import why_it_went_back
+
+        rows = [(e.at or "", e.what, e.version, e.replaced or "", e.reason, _figures(e.figures)) for e in events]
+        output.table("", ("when", "what", "version", "instead of", "why", "measured"), rows)
+        why = why_it_went_back(events)
+        output.result(None, ["why it went back:", *why.splitlines()] if why else [], as_json=False)
 
 
 @app.command(epilog="Example: overair device verify --store dev --repair")
@@ -281,11 +330,21 @@ def _show_status(status: "Status", *, as_json: bool) -> None:
     if as_json:
         output.result(status, (), as_json=True)
         return
+    from overair.core.why import why_no_update
+
     rows = [_slot_row(name, getattr(status, name)) for name in ("current", "previous", "pending")]
     output.table(f"tier {status.tier} of {status.channel}", ("slot", "version", "size", "sha256", "state"), rows)
     lines = [f"trial: {status.trial.version} has {status.trial.tries_left} tries left"] if status.trial else []
     lines += [f"quarantine: {q.version} since {q.at}: {q.reason}" for q in status.quarantine]
+    lines += ["", *why_no_update(status).splitlines()]
     output.result(None, lines, as_json=False)
+
+
+def _figures(figures: "Mapping[str, float]") -> str:
+    """What a probe measured, as far as it fits into a table."""
+    words = [f"{figures['tokens_per_second']:.0f} tokens/s"] if "tokens_per_second" in figures else []
+    words += [f"{output.size(figures['peak_bytes'])}"] if "peak_bytes" in figures else []
+    return ", ".join(words)
 
 
 def _slot_row(name: str, slot: "SlotStatus | None") -> tuple[str, ...]:
@@ -293,3 +352,7 @@ def _slot_row(name: str, slot: "SlotStatus | None") -> tuple[str, ...]:
         return (name, "-", "", "", "")
     state = "withdrawn by the publisher" if slot.withdrawn else "proven" if slot.proven else "not proven yet"
     return (name, slot.version, output.size(slot.size_bytes), slot.sha256[:16], state)
+
+
+job.register(app)
+agent.register(app)

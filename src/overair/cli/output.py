@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from overair.errors import OverairError
-from overair.model.progress import Progress
+from overair.model.progress import Activity, Progress
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
@@ -76,13 +76,20 @@ class ProgressLine:
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
         self._live = sys.stderr.isatty()
+        self._activity = Activity.DOWNLOADING
 
     def __call__(self, progress: Progress) -> None:
-        """Show progress of a download."""
+        """Show progress of an update; that it does something else now is said at once."""
         rate, left = progress.bytes_per_second, progress.seconds_left
         extra = f", {size(rate)}/s" if rate else ""
         extra += f", {duration(left)} left" if left is not None else ""
-        self._show(progress.name, progress.bytes_done, progress.bytes_total, extra)
+        name, is_news = progress.name, progress.activity is not self._activity
+        self._activity = progress.activity
+        if progress.waiting_for:
+            extra = f", waiting: {_plain('; '.join(progress.waiting_for))}"
+        elif progress.activity is not Activity.DOWNLOADING:
+            name = f"{progress.activity} {name}"
+        self._show(name, progress.bytes_done, progress.bytes_total, extra, at_once=is_news)
 
     def copying(self, done: int, total: int) -> None:
         """Show progress of a copy."""
@@ -95,7 +102,7 @@ class ProgressLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def _show(self, name: str, done: int, total: int, extra: str) -> None:
+    def _show(self, name: str, done: int, total: int, extra: str, *, at_once: bool = False) -> None:
         share = done / total if total else 1.0
         text = f"{_plain(name)}  {share:4.0%}  {size(done)} of {size(total)}{extra}"
         now = time.monotonic()
@@ -103,7 +110,7 @@ class ProgressLine:
             bar = "#" * round(share * 24)
             sys.stderr.write(f"\r\x1b[K[{bar:<24}] {text}"[:200])
             sys.stderr.flush()
-        elif now - self._last >= self.every_s:
+        elif at_once or now - self._last >= self.every_s:
             self._last = now
             note(text)
 

@@ -12,6 +12,7 @@ from overair.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from overair.publish.repository import Repository
+    from overair.publish.results import Published
 
 app = typer.Typer(help="Publish models, roll them out, take them back.", no_args_is_help=True)
 
@@ -116,10 +117,19 @@ def publish(
     ] = None,
     adapter: Annotated[list[Path] | None, typer.Option("--adapter", metavar="FILE", help="A LoRA adapter.")] = None,
     mmproj: Annotated[Path | None, typer.Option("--mmproj", metavar="FILE", help="The multimodal projector.")] = None,
+    requires: Annotated[
+        list[str] | None, typer.Option("--requires", metavar="ENGINE", help="What it needs, as llama.cpp>=6000.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--probe-policy", metavar="FILE", help="What probes ask it and expect, as JSON.")
+    ] = None,
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Do not load and ask it here first.")] = False,
     keys: KeysDir = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a release: inspect, hash, copy, then let devices know."""
+    """Publish a release: inspect, hash, copy, probe, then let devices know."""
+    from overair.publish.probing import read_policy
+
     line = output.ProgressLine()
     try:
         done = _open(repo, keys).publish(
@@ -132,6 +142,9 @@ def publish(
             rollout=None if rollout is None else share(rollout),
             adapters=adapter or (),
             mmproj=mmproj,
+            requires=requires or (),
+            policy=read_policy(policy) if policy else None,
+            probe=not no_probe,
             on_progress=line.copying,
         )
     finally:
@@ -145,10 +158,22 @@ def publish(
             f"  url       {done.url}",
             f"  new here  {output.size(done.new_bytes)}",
             f"  manifest  {done.manifest_url}",
+            f"  probe     {_probed(done)}",
             f"  devices   {done.effect}",
         ],
         as_json=as_json,
     )
+
+
+def _probed(done: "Published") -> str:
+    """What became of the probe, in a few words."""
+    if done.probe is None:
+        return "none: published before, told not to, or no engine is installed here"
+    figures = done.probe.figures
+    words = [f"passed with {done.probe.engine}"]
+    words += [f"{figures.tokens_per_second:.0f} tokens/s"] if figures.tokens_per_second else []
+    words += [f"{output.size(figures.peak_bytes)} of memory"] if figures.peak_bytes else []
+    return ", ".join(words)
 
 
 @app.command(epilog="Example: overair repo rollout 50% --repo site --tier 1b")

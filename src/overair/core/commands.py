@@ -3,21 +3,44 @@
 import msgspec
 
 from overair.model.digest import Digest
+from overair.model.events import Cause, Figures
 from overair.model.manifest import Timestamp
 from overair.model.state import Slot
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happens to a device, at a time."""
+    """Something that happens to a device, at a time, under a version of the app."""
 
     at: Timestamp
+    app_version: str | None = None
+
+
+class Probed(Command, frozen=True, kw_only=True):
+    """A release passed a probe with an engine; noted where it stands in a slot."""
+
+    release_id: Digest
+    engine: str
+    figures: Figures = {}
+
+
+class Refuse(Command, frozen=True, kw_only=True):
+    """A release failed a probe with an engine, staged or not."""
+
+    slot: Slot
+    reason: str
+    engine: str
+    figures: Figures = {}
 
 
 class Stage(Command, frozen=True, kw_only=True):
-    """A release lies on the disk, verified and durable."""
+    """A release lies on the disk, verified and durable.
+
+    `engine` is the one that probes releases on this device, with its version: a release that an older version of it
+    refused may be staged again.
+    """
 
     slot: Slot
-    app_version: str | None = None
+    engine: str | None = None
 
 
 class Unstage(Command, frozen=True, kw_only=True):
@@ -60,12 +83,17 @@ class Confirm(Command, frozen=True, kw_only=True):
 
 
 class Fail(Command, frozen=True, kw_only=True):
-    """A session gives the verdict "bad". A strike costs a try; otherwise the device rolls back at once."""
+    """A session gives the verdict "bad". A strike costs a try; otherwise the device rolls back at once.
+
+    `blameless`: the files have rotted, which says nothing about the release. When no tries are left the device goes
+    back without a quarantine, and stays where there is nothing to go back to.
+    """
 
     session_id: str
     reason: str
     strike: bool = False
-    app_version: str | None = None
+    cause: Cause = Cause.APP
+    blameless: bool = False
 
 
 class End(Command, frozen=True, kw_only=True):
@@ -83,11 +111,9 @@ class Die(Command, frozen=True, kw_only=True):
 
     session_id: str
     busy: bool | None
-    app_version: str | None = None
 
 
 class RollBack(Command, frozen=True, kw_only=True):
     """Somebody asks for the previous release."""
 
     reason: str
-    app_version: str | None = None

@@ -5,8 +5,9 @@ from datetime import datetime
 
 import msgspec
 
+from overair.core import fit
 from overair.core.cohort import in_cohort, reach
-from overair.core.slots import is_quarantined
+from overair.core.quarantine import is_quarantined
 from overair.model.manifest import BASIS_POINTS, Manifest
 from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
 from overair.model.release import Release
@@ -15,11 +16,21 @@ from overair.model.version import compare
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """What a selection needs to know of a device besides its state."""
+    """What a selection needs to know of a device besides its state. What is not known stands in nobody's way.
+
+    Args:
+        id: The device's own name, by chance.
+        tier: The size class that it runs.
+        app_version: The version of the app around the model.
+        engine: The engine that would probe and run a release, with its version, as `Engine.version` gives it.
+        memory_bytes: All the memory that this machine has.
+    """
 
     id: str
     tier: str
     app_version: str | None = None
+    engine: str | None = None
+    memory_bytes: int | None = None
 
 
 def select(manifest: Manifest, state: State, device: Device, now: datetime) -> Answer:
@@ -67,6 +78,9 @@ def _judge(release: Release, manifest: Manifest, state: State, device: Device) -
         return UpToDate(
             reason=Reason.STAGED, explanation=f"{release.version} is downloaded: the next session starts it"
         )
+    misfit = _misfit(release, device)
+    if misfit is not None:
+        return misfit
     candidate = manifest.candidate(device.tier)
     if reason is Reason.NEWER and candidate is not None and candidate[0].id == release.id:
         reason = Reason.ROLLOUT
@@ -81,8 +95,8 @@ def _obstacle(release: Release, manifest: Manifest, state: State, device: Device
             reason=Reason.WITHDRAWN,
             explanation=f"{release.version} was withdrawn: {withdrawal.reason or 'no reason given'}",
         )
-    if is_quarantined(state, release.id, device.app_version):
-        quarantined = next(q for q in state.quarantine if q.release_id == release.id)
+    if is_quarantined(state, release.id, device.app_version, device.engine):
+        quarantined = next(q for q in reversed(state.quarantine) if q.release_id == release.id)
         return UpToDate(
             reason=Reason.QUARANTINED,
             explanation=f"{release.version} is in quarantine since {quarantined.at}: {quarantined.reason}",
@@ -93,6 +107,26 @@ def _obstacle(release: Release, manifest: Manifest, state: State, device: Device
             reason=Reason.APP_TOO_OLD,
             explanation=f"{release.version} needs the app in version {least} or later, this is {device.app_version}",
             hint="update the app first",
+        )
+    return None
+
+
+def _misfit(release: Release, device: Device) -> Answer | None:
+    """Why a release would not run here, as far as its manifest and this device tell."""
+    adapters = fit.adapters_on_another_base(release)
+    if adapters:
+        return UpToDate(reason=Reason.UNFIT, explanation=f"{release.version} does not fit together: {adapters}")
+    engine = fit.engine_too_old(release.requires, device.engine)
+    if engine:
+        return Deferred(
+            reason=Reason.ENGINE_TOO_OLD, explanation=f"{release.version} {engine}", hint="update the engine first"
+        )
+    memory = fit.short_of_memory(release.requires, device.memory_bytes)
+    if memory:
+        return Deferred(
+            reason=Reason.TOO_LITTLE_MEMORY,
+            explanation=f"{release.version} {memory}",
+            hint="choose a smaller tier with: overair device init --tier",
         )
     return None
 

@@ -16,6 +16,15 @@ A verdict is bound to the session that gives it and to the release that the sess
 release whatever happens to the slots meanwhile, and what it reports about a release that is no longer current
 changes nothing.
 
+A generation costs one try at most. When it takes too long the try is lost there and then, while it still hangs, and
+neither an answer that comes too late nor the end of the process changes that; the next answer in time does.
+
+A probe comes before all this. A release that fails it is quarantined without ever being current, and the current one
+stays as it is. Such a quarantine is bound to the engine that probed, not to the one that sessions use: those may
+differ, and a device may probe before its first session.
+
+Files that have rotted condemn nobody: the start costs a try, but the release that is left for it is not quarantined.
+
 With nowhere to go back to, a release on trial leaves the device empty, and a proven one stays: a model that worked
 once is better than none.
 
@@ -37,16 +46,26 @@ from overair.core.commands import (
     Die,
     End,
     Fail,
+    Probed,
+    Refuse,
     RollBack,
     See,
     Stage,
     Unstage,
     Withdraw,
 )
+from overair.core.quarantine import bar, entry, free, is_quarantined
+from overair.core.told import event_of, stamped
 from overair.errors import IllegalEventError
-from overair.model.digest import Digest
-from overair.model.events import Event, Happening
-from overair.model.state import MAX_QUARANTINE, TRIES_ON_TRIAL, TRIES_PROVEN, OpenSession, Quarantined, Slot, State
+from overair.model.events import Cause, Event, Happening, bounded_figures
+from overair.model.state import (
+    TRIES_ON_TRIAL,
+    TRIES_PROVEN,
+    OpenSession,
+    ProbeNote,
+    Slot,
+    State,
+)
 
 
 class Phase(Enum):
@@ -79,15 +98,8 @@ def apply(state: State, command: Command) -> Step:
             f"{type(command).__name__.lower()} is not possible: nothing is installed yet",
             hint="install a release with: overair device update",
         )
-    return transition[0](state, command)
-
-
-def is_quarantined(state: State, release_id: Digest, app_version: str | None) -> bool:
-    """Whether a release failed here, and neither the app nor the engine has changed since."""
-    return any(
-        q.release_id == release_id and (q.app_version, q.engine) == (app_version, state.engine)
-        for q in state.quarantine
-    )
+    after, events = transition[0](state, command)
+    return after, tuple(stamped(event, after, command) for event in events)
 
 
 def would_change(state: State, commands: Iterable[Command]) -> bool:
@@ -102,33 +114,53 @@ def would_change(state: State, commands: Iterable[Command]) -> bool:
     return after != state
 
 
-def _event(what: Happening, slot: Slot, at: str, *, reason: str = "", replaced: Slot | None = None) -> Event:
-    release = slot.release
-    return Event(
-        what=what,
-        tier=release.tier,
-        version=release.version,
-        release_id=release.id,
-        replaced=replaced.release.version if replaced else None,
-        reason=reason,
-        at=at,
-    )
+def _probed(state: State, c: Probed) -> Step:
+    note = ProbeNote(at=c.at, engine=c.engine, figures=bounded_figures(c.figures))
+    named = [slot for slot in state.slots() if slot.id == c.release_id]
+    if not named:
+        return state, ()
+
+    def noted(slot: Slot | None) -> Slot | None:
+        return replace(slot, probe=note) if slot is not None and slot.id == c.release_id else slot
+
+    after = replace(state, **{name: noted(getattr(state, name)) for name in ("current", "previous", "pending")})
+    return after, (replace(event_of(Happening.PROBED, named[0]), engine=c.engine, figures=note.figures),)
+
+
+def _refuse(state: State, c: Refuse) -> Step:
+    """Bar a release that failed a probe. What is current already is judged by its sessions."""
+    if state.current is not None and state.current.id == c.slot.id:
+        return state, ()
+    event = event_of(Happening.REFUSED, c.slot, reason=c.reason, cause=Cause.PROBE)
+    barred = entry(c.slot, c, c.reason, engine=c.engine, probed=True)
+    pending = None if state.pending is not None and state.pending.id == c.slot.id else state.pending
+    after = bar(replace(state, pending=pending), barred)
+    return after, (replace(event, engine=c.engine, figures=bounded_figures(c.figures)),)
 
 
 def _stage(state: State, c: Stage) -> Step:
     if state.current is not None and state.current.id == c.slot.id:
         raise IllegalEventError(f"{c.slot.release.version} is current already: there is nothing to stage")
     # The offer may be older than the quarantine: another process staged it too, and it failed meanwhile.
-    if is_quarantined(state, c.slot.id, c.app_version):
+    if is_quarantined(state, c.slot.id, c.app_version, c.engine):
         raise IllegalEventError(f"{c.slot.release.version} is in quarantine: it is not staged again")
-    kept = tuple(q for q in state.quarantine if q.release_id != c.slot.id)
-    return replace(state, pending=c.slot, quarantine=kept), (_event(Happening.STAGED, c.slot, c.at),)
+    known = next((slot.probe for slot in state.slots() if slot.id == c.slot.id and slot.probe is not None), None)
+    state = replace(free(state, c.slot.id), pending=replace(c.slot, probe=known))
+    events: tuple[Event, ...] = (event_of(Happening.STAGED, c.slot),)
+    if c.slot.probe is not None:
+        note = c.slot.probe
+        state, probed = _probed(
+            state, Probed(at=note.at, release_id=c.slot.id, engine=note.engine, figures=note.figures)
+        )
+        events = (*probed, *events)
+    return state, events
 
 
 def _unstage(state: State, c: Unstage) -> Step:
     if state.pending is None:
         return state, ()
-    return replace(state, pending=None), (_event(Happening.UNSTAGED, state.pending, c.at, reason=c.reason),)
+    event = event_of(Happening.UNSTAGED, state.pending, reason=c.reason, cause=Cause.PUBLISHER)
+    return replace(state, pending=None), (event,)
 
 
 def _withdraw(state: State, c: Withdraw) -> Step:
@@ -153,7 +185,7 @@ def _begin(state: State, c: Begin) -> Step:
     """Swap if there is something to swap in, then take a try for the session."""
     if state.session(c.session_id) is not None:
         raise IllegalEventError(f"session {c.session_id} has begun already")
-    state, events = _swap(state, state.pending, c.at) if state.pending is not None else (state, ())
+    state, events = _swap(state, state.pending) if state.pending is not None else (state, ())
     if state.current is None:
         raise IllegalEventError("nothing is installed yet", hint="install a release first with: overair device update")
     # A proven release that another program runs cannot be watched: reboots would add up to strikes.
@@ -168,13 +200,13 @@ def _begin(state: State, c: Begin) -> Step:
     return state, events
 
 
-def _swap(state: State, new: Slot, at: str) -> Step:
+def _swap(state: State, new: Slot) -> Step:
     """Make pending current; the newest release that is worth returning to becomes previous."""
     old = state.current
     keep = [s for s in (old, state.previous) if s is not None and not s.withdrawn and s.id != new.id]
     previous = next((s for s in keep if s.proven), keep[0] if keep else None)
     state = _count_anew(replace(state, current=new, previous=previous, pending=None))
-    return state, (_event(Happening.SWAPPED, new, at, replaced=old),)
+    return state, (event_of(Happening.SWAPPED, new, replaced=old),)
 
 
 def _full_tries(state: State) -> int:
@@ -229,18 +261,19 @@ def _confirm(state: State, c: Confirm) -> Step:
         return _complete(state, Complete(at=c.at, session_id=c.session_id))
     proven = replace(state, current=replace(state.current, proven=True))
     state, _ = _complete(proven, Complete(at=c.at, session_id=c.session_id))
-    return state, (_event(Happening.CONFIRMED, proven.current or state.slots()[0], c.at),)
+    return state, (event_of(Happening.CONFIRMED, proven.current or state.slots()[0]),)
 
 
 def _fail(state: State, c: Fail) -> Step:
     session = _of_current(state, c.session_id)
     if session is None or state.current is None:
         return state, ()
-    events = (_event(Happening.FAILED, state.current, c.at, reason=c.reason),)
+    events = (event_of(Happening.FAILED, state.current, reason=c.reason, cause=c.cause),)
     if c.strike:
-        return _strike_out(_settle(_pay(state, session), c.session_id), events, c.at, c.reason, c.app_version)
+        paid = _settle(_pay(state, session), c.session_id)
+        return _strike_out(paid, events, c, c.reason, c.cause, blameless=c.blameless)
     # The session stays open, and with it its files, until it ends.
-    state, more = _go_back(state, c.at, c.reason, c.app_version)
+    state, more = _go_back(state, c, c.reason, c.cause)
     return state, (*events, *more)
 
 
@@ -258,53 +291,46 @@ def _die(state: State, c: Die) -> Step:
     if c.busy is None and not session.charged:
         return _without(state, c.session_id), ()
     paid = _pay(state, session)
-    reason = "the process ended while the model was loading or generating"
+    reason, cause = "the process ended while the model was loading or generating", Cause.CRASH
     if c.busy is None:
-        reason = "the session ended without a verdict"
-    events = (_event(Happening.CRASHED, state.current, c.at, reason=reason),)
-    return _strike_out(_without(paid, c.session_id), events, c.at, reason, c.app_version)
+        reason, cause = "the session ended without a verdict", Cause.NO_VERDICT
+    events = (event_of(Happening.CRASHED, state.current, reason=reason, cause=cause),)
+    return _strike_out(_without(paid, c.session_id), events, c, reason, cause)
 
 
-def _strike_out(state: State, events: tuple[Event, ...], at: str, reason: str, app_version: str | None) -> Step:
+def _strike_out(
+    state: State, events: tuple[Event, ...], c: Command, reason: str, cause: Cause, *, blameless: bool = False
+) -> Step:
     """Roll back when no try is left and no running session may still give one back."""
     if state.tries_left or any(s.charged and _of_current(state, s.id) for s in state.sessions):
         return state, events
-    state, more = _go_back(state, at, f"no tries left: {reason}", app_version)
+    state, more = _go_back(state, c, f"no tries left: {reason}", cause, blameless=blameless)
     return state, (*events, *more)
 
 
 def _roll_back(state: State, c: RollBack) -> Step:
     if state.previous is None:
         raise IllegalEventError("there is no previous release to return to")
-    return _go_back(state, c.at, c.reason, c.app_version)
+    return _go_back(state, c, c.reason, Cause.BY_HAND)
 
 
-def _go_back(state: State, at: str, reason: str, app_version: str | None) -> Step:
-    """Make previous current and quarantine what was current."""
+def _go_back(state: State, c: Command, reason: str, cause: Cause, *, blameless: bool = False) -> Step:
+    """Make previous current, and quarantine what was current unless it is not to blame."""
     bad, good = state.current, state.previous
     if bad is None:
         return state, ()
-    if good is None and bad.proven:
+    if good is None and (bad.proven or blameless):
         return _count_anew(state), ()
-    entry = Quarantined(
-        release_id=bad.id,
-        tier=bad.release.tier,
-        version=bad.release.version,
-        reason=reason,
-        at=at,
-        app_version=app_version,
-        engine=state.engine,
-    )
-    kept = tuple(q for q in state.quarantine if q.release_id != bad.id)
     # What was staged to replace the bad release may be the very one that is current again now.
     pending = None if good is not None and state.pending is not None and state.pending.id == good.id else state.pending
-    quarantine = (*kept, entry)[-MAX_QUARANTINE:]
-    state = _count_anew(replace(state, current=good, previous=None, pending=pending, quarantine=quarantine))
-    # Whom the quarantine binds goes into the history too: a state that is lost is rebuilt from there.
-    barred = _event(Happening.QUARANTINED, bad, at, reason=reason)
-    events: tuple[Event, ...] = (replace(barred, app_version=app_version, engine=state.engine),)
+    state = _count_anew(replace(state, current=good, previous=None, pending=pending))
+    events: tuple[Event, ...] = ()
     if good is not None:
-        events = (_event(Happening.ROLLED_BACK, good, at, reason=reason, replaced=bad), *events)
+        state = free(state, good.id)  # a probe may have refused it since: what is current is judged by its sessions
+        events = (event_of(Happening.ROLLED_BACK, good, reason=reason, cause=cause, replaced=bad),)
+    if not blameless:
+        state = bar(state, entry(bad, c, reason, engine=state.engine))
+        events = (*events, event_of(Happening.QUARANTINED, bad, reason=reason, cause=cause))
     return state, events
 
 
@@ -314,6 +340,8 @@ EMPTY, TRIAL, PROVEN = Phase.EMPTY, Phase.TRIAL, Phase.PROVEN
 # What is not here is not allowed. The phases behind a rule are those that it can lead to; `docs/reference/states.md` is
 # drawn from this table.
 TRANSITIONS: Final[dict[tuple[Phase, type[Command]], tuple[Rule, frozenset[Phase]]]] = {
+    (EMPTY, Probed): (_probed, frozenset({EMPTY})),
+    (EMPTY, Refuse): (_refuse, frozenset({EMPTY})),
     (EMPTY, Stage): (_stage, frozenset({EMPTY})),
     (EMPTY, Unstage): (_unstage, frozenset({EMPTY})),
     (EMPTY, Withdraw): (_withdraw, frozenset({EMPTY})),
@@ -323,6 +351,8 @@ TRANSITIONS: Final[dict[tuple[Phase, type[Command]], tuple[Rule, frozenset[Phase
     (EMPTY, Fail): (_fail, frozenset({EMPTY})),
     (EMPTY, End): (_end, frozenset({EMPTY})),
     (EMPTY, Die): (_die, frozenset({EMPTY})),
+    (TRIAL, Probed): (_probed, frozenset({TRIAL})),
+    (TRIAL, Refuse): (_refuse, frozenset({TRIAL})),
     (TRIAL, Stage): (_stage, frozenset({TRIAL})),
     (TRIAL, Unstage): (_unstage, frozenset({TRIAL})),
     (TRIAL, Withdraw): (_withdraw, frozenset({TRIAL})),
@@ -334,6 +364,8 @@ TRANSITIONS: Final[dict[tuple[Phase, type[Command]], tuple[Rule, frozenset[Phase
     (TRIAL, End): (_end, frozenset({TRIAL})),
     (TRIAL, Die): (_die, frozenset({EMPTY, TRIAL, PROVEN})),
     (TRIAL, RollBack): (_roll_back, frozenset({TRIAL, PROVEN})),
+    (PROVEN, Probed): (_probed, frozenset({PROVEN})),
+    (PROVEN, Refuse): (_refuse, frozenset({PROVEN})),
     (PROVEN, Stage): (_stage, frozenset({PROVEN})),
     (PROVEN, Unstage): (_unstage, frozenset({PROVEN})),
     (PROVEN, Withdraw): (_withdraw, frozenset({PROVEN})),

@@ -2,25 +2,30 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Final, TypeVar
 
 from msgspec.structs import replace
 
 from overair.core import commands, slots
 from overair.core.select import Device, select
 from overair.device.manifest import Fetched, fetch_manifest, manifest_url
+from overair.device.probing import engine_version, probing_engine
 from overair.errors import CancelledError, DeferredError, ManifestError, OverairError, TrustError
 from overair.host import clock
-from overair.model.offer import Answer, Deferred, Offer, UpToDate
-from overair.model.release import Artifact, Release
-from overair.model.report import LastCheck
+from overair.host.memory import memory
+from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
+from overair.model.release import Artifact, ChunkIndexRef, Release
+from overair.model.report import LastCheck, Outcome
+from overair.model.state import State
 from overair.store.config import Config
 from overair.store.last_check import load_last_check, save_last_check
 from overair.store.store import Store
 from overair.transport.http import resolve
 from overair.transport.source import Source
 
-_OUTCOMES: Final[Mapping[type[Answer], Literal["offer", "up-to-date", "deferred"]]] = {
+Part = TypeVar("Part", Artifact, ChunkIndexRef)
+
+_OUTCOMES: Final[Mapping[type[Answer], Outcome]] = {
     Offer: "offer",
     UpToDate: "up-to-date",
     Deferred: "deferred",
@@ -41,12 +46,24 @@ def check(store: Store, config: Config, http: Source) -> Answer:
         manifest = fetched.manifest
         _check_succession(store, config, fetched)
         _note(store, config, fetched)
-        device = Device(id=config.device_id, tier=config.tier, app_version=config.app_version)
-        answer = select(manifest, store.read(), device, clock.utc_now())
+        state = store.read()
+        answer = select(manifest, state, _device(config, state), clock.utc_now())
     _remember(store, answer, manifest.poll_seconds)
     if isinstance(answer, Offer):
         return replace(answer, release=_with_addresses(answer.release, manifest_url(config)))
     return answer
+
+
+def _device(config: Config, state: State) -> Device:
+    """What a selection needs to know."""
+    found = memory()
+    return Device(
+        id=config.device_id,
+        tier=config.tier,
+        app_version=config.app_version,
+        engine=engine_version(probing_engine(config, state)) or state.engine,
+        memory_bytes=found.total_bytes if found else None,
+    )
 
 
 @contextlib.contextmanager
@@ -57,30 +74,39 @@ def noting_failure(store: Store) -> Iterator[None]:
     except CancelledError:
         raise
     except OverairError as error:
-        before = load_last_check(store.layout.last_check)
-        save_last_check(
-            store.layout.last_check,
-            LastCheck(
-                at=clock.timestamp(clock.utc_now()),
-                outcome="deferred" if isinstance(error, DeferredError) else "failed",
-                reason=type(error).__name__,
-                explanation=error.message,
-                hint=error.hint,
-                poll_seconds=before.poll_seconds if before else None,
-            ),
-        )
+        outcome: Outcome = "deferred" if isinstance(error, DeferredError) else "failed"
+        _note_outcome(store, outcome, type(error).__name__, error.message, error.hint, poll_seconds=_interval(store))
         raise
 
 
+def note_staged(store: Store, release: Release) -> None:
+    """Note that what the last check offered is here."""
+    explanation = f"{release.version} is downloaded: the next session starts it"
+    _note_outcome(store, "staged", Reason.STAGED, explanation, poll_seconds=_interval(store))
+
+
+def _interval(store: Store) -> int | None:
+    """How often the manifest asked this device to check, when it came last."""
+    before = load_last_check(store.layout.last_check)
+    return before.poll_seconds if before else None
+
+
 def _remember(store: Store, answer: Answer, poll_seconds: int | None) -> None:
+    hint = answer.hint if isinstance(answer, Deferred) else ""
+    _note_outcome(store, _OUTCOMES[type(answer)], answer.reason, answer.explanation, hint, poll_seconds=poll_seconds)
+
+
+def _note_outcome(
+    store: Store, outcome: Outcome, reason: str, explanation: str, hint: str = "", *, poll_seconds: int | None
+) -> None:
     save_last_check(
         store.layout.last_check,
         LastCheck(
             at=clock.timestamp(clock.utc_now()),
-            outcome=_OUTCOMES[type(answer)],
-            reason=answer.reason,
-            explanation=answer.explanation,
-            hint=answer.hint if isinstance(answer, Deferred) else "",
+            outcome=outcome,
+            reason=reason,
+            explanation=explanation,
+            hint=hint,
             poll_seconds=poll_seconds,
         ),
     )
@@ -126,6 +152,7 @@ def _with_addresses(release: Release, base: str) -> Release:
 
 
 def _with_address(artifact: Artifact, base: str) -> Artifact:
-    chunks = artifact.chunks and replace(artifact.chunks, url=resolve(base, artifact.chunks.url))
-    mirrors = tuple(resolve(base, url) for url in artifact.mirrors)
-    return replace(artifact, url=resolve(base, artifact.url), mirrors=mirrors, chunks=chunks)
+    def place(part: Part) -> Part:
+        return replace(part, url=resolve(base, part.url), mirrors=tuple(resolve(base, url) for url in part.mirrors))
+
+    return replace(place(artifact), chunks=artifact.chunks and place(artifact.chunks))

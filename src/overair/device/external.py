@@ -5,11 +5,14 @@ that is swapped for again without a confirm has lost a try, as a service that is
 """
 
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 
 from overair.core import commands
+from overair.device.ledger import Ledger
 from overair.device.repair import report_mended
+from overair.device.reporters import Reporter
 from overair.errors import IllegalEventError, StorageError
 from overair.host import clock
 from overair.model.release import Bundle
@@ -30,7 +33,7 @@ class Swapped(msgspec.Struct, frozen=True, kw_only=True):
     swapped: bool
 
 
-def swap(store: Store, *, app_version: str | None) -> Swapped:
+def swap(store: Store, *, app_version: str | None, reporters: Sequence[Reporter] = ()) -> Swapped:
     """Make pending current, and say what to open. A session starts; `confirm` gives its verdict.
 
     Raises:
@@ -39,6 +42,7 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
         StorageError: The disk refused, or a file is missing.
     """
     session_id = uuid.uuid4().hex
+    ledger = Ledger(store, reporters)
     at = clock.timestamp(clock.utc_now())
     with store.lock():
         report_mended(store)
@@ -46,7 +50,8 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
         external = [session.id for session in before.sessions if session.external]
         ended = [commands.Die(at=at, session_id=name, busy=None, app_version=app_version) for name in external]
         deaths = store.deaths(before, clock.boot_id(), at, app_version)
-        state, _ = store.apply(*ended, *deaths, commands.Begin(at=at, session_id=session_id, external=True))
+        begin = commands.Begin(at=at, app_version=app_version, session_id=session_id, external=True)
+        state = ledger.apply_locked(*ended, *deaths, begin)
         if state.current is None:
             raise IllegalEventError("nothing is installed yet")
         try:
@@ -54,11 +59,12 @@ def swap(store: Store, *, app_version: str | None) -> Swapped:
         except StorageError:  # nobody will open it, so it costs no try
             store.apply(commands.End(at=at, session_id=session_id))
             raise
+    ledger.tell()
     swapped = before.pending is not None and before.pending.id == bundle.id
     return Swapped(session=session_id, bundle=bundle, swapped=swapped)
 
 
-def confirm(store: Store) -> None:
+def confirm(store: Store, *, app_version: str | None = None, reporters: Sequence[Reporter] = ()) -> None:
     """Confirm the release that the last `swap` handed out.
 
     Raises:
@@ -66,10 +72,13 @@ def confirm(store: Store) -> None:
         LockedError: Another process changed the store all the time.
         StorageError: The disk refused.
     """
+    ledger = Ledger(store, reporters)
     with store.lock():
         sessions = [s for s in store.read().sessions if s.external]
         if not sessions:
             raise IllegalEventError(
                 "there is nothing to confirm", hint="start a session first with: overair device swap"
             )
-        store.apply(commands.Confirm(at=clock.timestamp(clock.utc_now()), session_id=sessions[-1].id))
+        at = clock.timestamp(clock.utc_now())
+        ledger.apply_locked(commands.Confirm(at=at, app_version=app_version, session_id=sessions[-1].id))
+    ledger.tell()

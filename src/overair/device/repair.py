@@ -2,21 +2,26 @@
 
 import contextlib
 import logging
+from threading import Event
 from typing import Final
 
+from overair.device.bring import fetch_index
 from overair.errors import StorageError
-from overair.model.release import Artifact, Release
+from overair.formats.chunks import read_chunk_index
+from overair.model.release import Artifact, ChunkIndexRef, Release
 from overair.model.report import Verified
 from overair.store.partial import Partial
+from overair.store.pieces import Pieces
 from overair.store.store import Store
-from overair.transport.download import download as fetch
+from overair.transport.chunked import ChunkedDownload
+from overair.transport.download import StreamDownload
 from overair.transport.source import Source
 
 _LOG: Final = logging.getLogger("overair")
 
 
 def verify(store: Store, http: Source, *, repair: bool) -> Verified:
-    """Compare every installed file with its digest; with `repair`, fetch the bad ones again.
+    """Compare every installed file with its digest; with `repair`, fetch the bad ones again, or the bad parts of them.
 
     Raises:
         NetworkError: A file could not be fetched.
@@ -24,7 +29,7 @@ def verify(store: Store, http: Source, *, repair: bool) -> Verified:
         StorageError: The disk refused.
         LockedError: Another process is downloading or changes the store.
     """
-    sound = 0
+    sound = bytes_fetched = 0
     repaired: list[str] = []
     damaged: list[str] = []
     for release in {slot.id: slot.release for slot in store.read().slots()}.values():
@@ -35,11 +40,11 @@ def verify(store: Store, http: Source, *, repair: bool) -> Verified:
                 sound += 1
                 continue
             if repair and wrong is not None:
-                _fetch_again(store, artifact, http)
+                bytes_fetched += _fetch_again(store, artifact, http)
             if repair:
                 _reinstall(store, release)
             (repaired if repair else damaged).append(f"{artifact.name} of {release.version} is {wrong or installed}")
-    return Verified(sound=sound, repaired=tuple(repaired), damaged=tuple(damaged))
+    return Verified(sound=sound, repaired=tuple(repaired), damaged=tuple(damaged), bytes_fetched=bytes_fetched)
 
 
 def report_mended(store: Store) -> None:
@@ -53,14 +58,43 @@ def report_mended(store: Store) -> None:
             _LOG.warning("a copy of the state was mended from the other: %s", wrong)
 
 
-def _fetch_again(store: Store, artifact: Artifact, http: Source) -> None:
-    """Put a good blob in the place of a bad one."""
-    with store.download_lock(), Partial.open(store.layout.partial, artifact.sha256, artifact.size_bytes) as partial:
-        path = fetch(http, artifact.url, size_bytes=artifact.size_bytes, sha256=artifact.sha256, partial=partial)
+def _fetch_again(store: Store, artifact: Artifact, web: Source) -> int:
+    """Put a good blob in the place of a bad one; returns how many bytes came over the network."""
+    with store.download_lock():
+        if artifact.chunks is None:
+            return _fetch_all(store, artifact, web)
+        return _fetch_bad_chunks(store, artifact, artifact.chunks, web)
+
+
+def _fetch_all(store: Store, artifact: Artifact, web: Source) -> int:
+    with Partial.open(store.layout.partial, artifact.sha256, artifact.size_bytes) as partial:
+        download = StreamDownload(
+            web,
+            urls=(artifact.url, *artifact.mirrors),
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+            partial=partial,
+        )
+        path = download.run()
         store.blobs.check_arrived(path, artifact)
         with store.lock():
             store.blobs.adopt(path, artifact)
         partial.discard()  # the journal, which outlives the bytes until they are a blob
+    return download.bytes_received
+
+
+def _fetch_bad_chunks(store: Store, artifact: Artifact, chunks: ChunkIndexRef, web: Source) -> int:
+    """Take the chunks of the bad blob as if an earlier try had left them: each is verified before it counts."""
+    index = fetch_index(web, chunks, cancel=Event())
+    digests = read_chunk_index(index, size_bytes=artifact.size_bytes, chunk_bytes=chunks.chunk_bytes)
+    with Pieces.open(store.layout.partial, artifact.sha256, artifact.size_bytes, chunks.chunk_bytes) as pieces:
+        pieces.take_over(store.layout.blob(artifact.sha256))
+        download = ChunkedDownload(web, urls=(artifact.url, *artifact.mirrors), digests=digests, file=pieces)
+        path = download.run()
+        with store.lock():
+            store.blobs.adopt(path, artifact)
+        pieces.discard()
+    return download.bytes_received
 
 
 def _reinstall(store: Store, release: Release) -> None:

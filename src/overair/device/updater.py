@@ -3,6 +3,7 @@
 import logging
 import threading
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -12,23 +13,30 @@ from msgspec.structs import replace
 from overair._version import __version__
 from overair.core import commands
 from overair.core.plan import Plan
-from overair.device.check import check
-from overair.device.download import OnProgress, download, from_repository, plan
+from overair.device.background import Job, find, start
+from overair.device.check import check, note_staged, noting_failure
+from overair.device.download import download, from_repository, plan
 from overair.device.external import Swapped, confirm, swap
+from overair.device.ledger import Ledger
 from overair.device.manifest import base_url, succession
+from overair.device.meter import OnProgress
+from overair.device.probing import Prober, probing_engine
 from overair.device.recover import Recovered, recover
 from overair.device.repair import verify
-from overair.device.session import Session
+from overair.device.reporters import Reporter
+from overair.device.session import GENERATE_TIMEOUT_S, LOAD_TIMEOUT_S, Session
 from overair.device.trust import embed, require_trust, root_bytes
-from overair.engines.base import Engine, create
+from overair.engines.base import Engine, create, installed
 from overair.errors import StateUnreadableError, UsageError
 from overair.host import clock
 from overair.model.conditions import Conditions
 from overair.model.events import Event
 from overair.model.offer import Answer, Deferred, Offer, UpToDate
+from overair.model.release import Release
 from overair.model.report import Staged, Status, Verified, slot_status, trial_status
 from overair.store import history
 from overair.store.config import Config, checked
+from overair.store.last_check import load_last_check
 from overair.store.store import Store
 from overair.transport.folder import Folder
 from overair.transport.http import HTTP
@@ -49,6 +57,10 @@ class Updater:
         app_version: The version of the app around the model, for `min_app_version`.
         root: The publisher's `root.json`, or its path: what this device trusts from now on.
         insecure: Take manifests without a signature; not for a device that trusts a root.
+        engine: The engine that the app runs; each new release is probed with it before it can become current. Without
+            it, the engine of the last session is taken.
+        ca_file: Certificate authorities to trust instead of the platform's, as PEM.
+        reporters: Who is told of every transition.
 
     Raises:
         UsageError: The device was never set up and `url` or `tier` is missing, or a value is not of its type.
@@ -67,11 +79,24 @@ class Updater:
         app_version: str | None = None,
         root: bytes | str | Path | None = None,
         insecure: bool | None = None,
+        engine: str | None = None,
+        ca_file: str | Path | None = None,
+        reporters: Sequence[Reporter] = (),
     ) -> None:
         self._store = Store(Path(store).absolute())
-        self._http = HTTP(user_agent=f"overair/{__version__}")
-        given = {"url": url, "tier": tier, "channel": channel, "app_version": app_version, "insecure": insecure}
+        self._reporters = tuple(reporters)
+        given = {
+            "url": url,
+            "tier": tier,
+            "channel": channel,
+            "app_version": app_version,
+            "insecure": insecure,
+            "engine": engine,
+            "ca_file": None if ca_file is None else str(Path(ca_file).absolute()),
+        }
         self.config = self._settle({k: v for k, v in given.items() if v is not None}, root)
+        trusted = self.config.ca_file
+        self._http = HTTP(user_agent=f"overair/{__version__}", ca_file=None if trusted is None else Path(trusted))
 
     def _settle(self, given: dict[str, str | bool], root: bytes | str | Path | None) -> Config:
         """The settings, with what was given written over what was there, and the root that is trusted."""
@@ -143,27 +168,47 @@ class Updater:
 
         Args:
             offer: What `check` returned.
-            conditions: What must hold before the download starts.
+            conditions: What must hold before the download starts and while bytes flow.
             on_progress: Called at most ten times a second.
             cancel: Set it to stop; what came is kept.
             folder: A copy of the repository to take the files from.
 
         Raises:
-            DeferredError: A condition does not hold.
+            DeferredError: A condition does not hold at the start; one that stops holding later pauses the download.
             NetworkError: The bytes did not come; what came is kept. `CancelledError` when `cancel` was set.
             IntegrityError: Other bytes came than the manifest promised.
             StorageError: The disk refused.
-            LockedError: Another process is downloading.
+            LockedError: Another process changed the store all the time.
         """
-        return download(
-            self._store,
-            offer.release if folder is None else from_repository(offer.release, base_url(self.config)),
-            http=self._source(folder),
-            conditions=conditions or Conditions(),
-            app_version=self.config.app_version,
-            on_progress=on_progress,
-            cancel=cancel,
-        )
+        release, wanted = offer.release, conditions or Conditions()
+        if folder is not None:  # no byte of it comes over a network
+            release, wanted = from_repository(release, base_url(self.config)), replace(wanted, unmetered=False)
+        with noting_failure(self._store):
+            staged = download(
+                self._store,
+                release,
+                web=self._source(folder),
+                conditions=wanted,
+                app_version=self.config.app_version,
+                on_progress=on_progress,
+                cancel=cancel,
+                renew=self._renew if folder is None else None,
+                prober=self._prober(probing_engine(self.config, self._store.read()), cancel),
+            )
+        note_staged(self._store, release)
+        return staged
+
+    def _prober(self, engine: str | None, cancel: threading.Event | None = None) -> Prober | None:
+        """What probes releases, if it is known for which engine."""
+        if engine is None:
+            return None
+        ledger = Ledger(self._store, self._reporters)
+        return Prober(self._store, engine, app_version=self.config.app_version, ledger=ledger, cancel=cancel)
+
+    def _renew(self) -> Release | None:
+        """Where the publisher says now that the offered release is."""
+        answer = self.check()
+        return answer.release if isinstance(answer, Offer) else None
 
     def update(
         self,
@@ -183,19 +228,57 @@ class Updater:
             return answer
         return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel, folder=folder)
 
-    def session(self, engine: Engine | str | None = None) -> Session:
+    def update_in_background(self, *, conditions: Conditions | None = None, folder: str | Path | None = None) -> Job:
+        """Update in another process, which goes on when this one ends; the one that runs already is found.
+
+        Args:
+            conditions: What must hold before and while bytes flow; the job waits until it does.
+            folder: A copy of the repository to take the files from.
+
+        Raises:
+            UsageError: This program has no Python that could run it.
+            StorageError: The disk refused.
+        """
+        return start(self.path, conditions=conditions, folder=None if folder is None else Path(folder).absolute())
+
+    def job(self) -> Job | None:
+        """The update that runs in the background, or the last that did; None when there was never one.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        return find(self.path)
+
+    def session(
+        self,
+        engine: Engine | str | None = None,
+        *,
+        load_timeout_s: float | None = LOAD_TIMEOUT_S,
+        generate_timeout_s: float | None = GENERATE_TIMEOUT_S,
+    ) -> Session:
         """A session with the current release, a context manager.
+
+        A new release that has not been probed yet is probed first, where the engine is one that a probe can make anew.
 
         Args:
             engine: An engine, or the name of one of ours, or None to load `session.bundle` yourself.
+            load_timeout_s: How long a load may take before it costs a try, in seconds; None: as long as it takes.
+            generate_timeout_s: The same for an answer.
 
         Raises:
             EngineMissingError: The named engine is not installed.
         """
+        made = create(engine) if isinstance(engine, str) else engine
+        name = engine if isinstance(engine, str) else made.name if made else None
+        prober = self._prober(name if name in installed() or ":" in (name or "") else None)
         return Session(
             self._store,
-            create(engine) if isinstance(engine, str) else engine,
+            made,
             app_version=self.config.app_version,
+            load_timeout_s=load_timeout_s,
+            generate_timeout_s=generate_timeout_s,
+            reporters=self._reporters,
+            prepare=prober.probe_pending if prober else None,
         )
 
     def swap(self) -> Swapped:
@@ -206,7 +289,7 @@ class Updater:
             LockedError: Another process changed the store all the time.
             StorageError: The disk refused, or a file is missing.
         """
-        return swap(self._store, app_version=self.config.app_version)
+        return swap(self._store, app_version=self.config.app_version, reporters=self._reporters)
 
     def confirm(self) -> None:
         """Confirm the release that the last `swap` handed out.
@@ -214,7 +297,7 @@ class Updater:
         Raises:
             IllegalEventError: It is not current any more, or there was no swap.
         """
-        confirm(self._store)
+        confirm(self._store, app_version=self.config.app_version, reporters=self._reporters)
 
     def rollback(self, *, reason: str = "rolled back by hand") -> Status:
         """Return to the previous release, and quarantine the current one.
@@ -225,12 +308,14 @@ class Updater:
             StorageError: The disk refused.
         """
         at = clock.timestamp(clock.utc_now())
+        ledger = Ledger(self._store, self._reporters)
         with self._store.lock():
             before = self._store.read()
             deaths = self._store.deaths(before, clock.boot_id(), at, self.config.app_version)
-            after, _ = self._store.apply(*deaths)
+            after = ledger.apply_locked(*deaths)
             if after.current == before.current:  # else a crash that nobody had noticed has rolled it back already
-                self._store.apply(commands.RollBack(at=at, reason=reason, app_version=self.config.app_version))
+                ledger.apply_locked(commands.RollBack(at=at, reason=reason, app_version=self.config.app_version))
+        ledger.tell()
         return self.status()
 
     def status(self) -> Status:
@@ -253,6 +338,7 @@ class Updater:
                 (n for name, n in state.sequences.items() if name.startswith(succession(self.config))), default=0
             ),
             sessions=len(state.sessions),
+            last_check=load_last_check(self._store.layout.last_check),
         )
 
     def history(self) -> list[Event]:

@@ -7,9 +7,9 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from overair.errors import EngineError, EngineMissingError, GGUFError, UsageError
 from overair.formats.gguf import read_gguf
@@ -17,6 +17,9 @@ from overair.model.release import Bundle
 
 SERVER_VARIABLE: Final = "OVERAIR_LLAMA_SERVER"
 MAX_TEMPLATE_BYTES: Final = 1 << 20
+
+# What a request adds to have the probability of each token that was chosen, in both of its forms.
+LOGPROBS: Final = {"logprobs": True, "top_logprobs": 1}
 
 _CLASSES: Final = {"xllamacpp": "XLlamaCpp", "llama_cpp": "LlamaCpp", "llama_server": "LlamaServer"}
 _HINTS: Final = {
@@ -61,25 +64,52 @@ class Engine(Protocol):
         """Free the model; nothing happens if none is loaded."""
 
 
-def create(name: str, *, context_tokens: int = 2048, threads: int | None = None) -> Engine:
+@runtime_checkable
+class ChecksTensors(Protocol):
+    """An engine that can look for weights that are not numbers while it loads."""
+
+    check_tensors: bool
+
+
+def create(name: str, *, context_tokens: int = 2048, threads: int | None = None, check_tensors: bool = False) -> Engine:
     """Return the engine called `name`, with nothing loaded.
 
     Args:
-        name: `xllamacpp`, `llama_cpp` or `llama_server`.
+        name: `xllamacpp`, `llama_cpp`, `llama_server`, or `package.module:Class` for a class of the app's own, which
+            is called with `context_tokens` and `threads` by name. Never a name that came from outside the app.
         context_tokens: How many tokens a prompt and its answer may have together.
         threads: How many threads it computes with, or None for the engine's own choice.
+        check_tensors: Let llama.cpp look for weights that are not numbers while it loads, where the engine can.
 
     Raises:
         UsageError: No engine has that name.
         EngineMissingError: It is not installed.
     """
+    if ":" in name:
+        return _own_class(name)(context_tokens=context_tokens, threads=threads)
     if name not in _CLASSES:
         raise UsageError(f"no such engine: {name[:80]!r}", hint=f"choose one of: {', '.join(_CLASSES)}")
     if not _is_installed(name):
         raise EngineMissingError(f"the engine {name} is not installed", hint=_HINTS[name])
     module = importlib.import_module(f"overair.engines.{name}")
     engine: Engine = getattr(module, _CLASSES[name])(context_tokens=context_tokens, threads=threads)
+    if check_tensors and isinstance(engine, ChecksTensors):
+        engine.check_tensors = True
     return engine
+
+
+def require_library(name: str) -> None:
+    """Import what the engine called `name` needs, so that a library that is broken is not taken for a bad model.
+
+    Raises:
+        EngineMissingError: It cannot be imported.
+    """
+    if name not in _CLASSES or name == "llama_server":
+        return
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise EngineMissingError(f"the engine {name} cannot be imported: {error}", hint=_HINTS[name]) from error
 
 
 def installed() -> tuple[str, ...]:
@@ -90,6 +120,20 @@ def installed() -> tuple[str, ...]:
 def server_binary() -> str | None:
     """Return where `llama-server` is: what `OVERAIR_LLAMA_SERVER` names, else what PATH finds."""
     return shutil.which(os.environ.get(SERVER_VARIABLE) or "llama-server")
+
+
+def _own_class(name: str) -> Callable[..., Engine]:
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise EngineMissingError(
+            f"the engine {name[:200]} cannot be imported: {error}", hint="name it as package.module:Class"
+        ) from error
+    own: Callable[..., Engine] = found
+    return own
 
 
 def _is_installed(name: str) -> bool:
@@ -174,5 +218,7 @@ def text_of(engine: str, answer: object) -> str:
         case {"error": {"message": message}} | {"message": message}:
             raise EngineError(f"{engine} cannot answer: {str(message)[:300]}")
         case _:
-            raise EngineError(f"{engine} gave an answer of an unknown shape: {str(answer)[:100]}")
+            # Its keys only: a message goes into the history and into reports, and an answer is nobody else's business.
+            shape = ", ".join(sorted(map(str, answer)))[:100] if isinstance(answer, dict) else type(answer).__name__
+            raise EngineError(f"{engine} gave an answer of an unknown shape: {shape}")
     return str(text)

@@ -1,6 +1,7 @@
 """llama.cpp inside this process, by llama-cpp-python."""
 
 import ctypes
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from overair.engines import base
+from overair.engines.measure import measured
 from overair.engines.stderr import reason
 from overair.errors import EngineError, EngineMissingError
+from overair.model.probe import Measured
 from overair.model.release import Bundle
 
 _ERROR_LEVEL: Final = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
@@ -25,7 +28,7 @@ class LlamaCpp:
     name: Final = "llama_cpp"
 
     def __init__(self, *, context_tokens: int, threads: int | None) -> None:
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
         self._threads = threads
         self._llama: Any = None
         self._chat = False
@@ -64,22 +67,30 @@ class LlamaCpp:
 
     def generate(self, prompt: str, *, max_tokens: int = 128) -> str:
         """See `Engine.generate`."""
-        if self._llama is None:
-            raise base.not_loaded(self.name)
-        request = base.request(prompt, max_tokens=max_tokens, chat=self._chat)
-        # What an earlier prompt left in the cache is computed in other batches, and may round to another token.
-        self._llama.reset()
-        ask = self._llama.create_chat_completion if self._chat else self._llama.create_completion
-        try:
-            return base.text_of(self.name, ask(**request))
-        except _failures() as error:
-            raise EngineError(f"{self.name} cannot answer: {error}") from error
+        return base.text_of(self.name, self._ask(prompt, max_tokens))
+
+    def measure(self, prompt: str, *, max_tokens: int, logprobs: bool = False) -> Measured:  # noqa: ARG002
+        """See `Measures.measure`. It has log-probabilities only where the memory for all of them was kept."""
+        started = time.perf_counter()
+        answer = self._ask(prompt, max_tokens)
+        return measured(base.text_of(self.name, answer), answer, time.perf_counter() - started)
 
     def unload(self) -> None:
         """See `Engine.unload`."""
         if self._llama is not None:
             self._llama.close()
             self._llama = None
+
+    def _ask(self, prompt: str, max_tokens: int) -> Any:
+        if self._llama is None:
+            raise base.not_loaded(self.name)
+        request = base.request(prompt, max_tokens=max_tokens, chat=self._chat)
+        # What an earlier prompt left in the cache is computed in other batches, and may round to another token.
+        self._llama.reset()
+        try:
+            return (self._llama.create_chat_completion if self._chat else self._llama.create_completion)(**request)
+        except _failures() as error:
+            raise EngineError(f"{self.name} cannot answer: {error}") from error
 
     def _require_support(self, bundle: Bundle) -> None:
         if len(bundle.adapters) > 1 or bundle.projector is not None:
@@ -94,7 +105,7 @@ class LlamaCpp:
         return Llama(
             model_path=str(bundle.model),
             lora_path=str(bundle.adapters[0]) if bundle.adapters else None,
-            n_ctx=self._context_tokens,
+            n_ctx=self.context_tokens,
             n_threads=self._threads,
             n_threads_batch=self._threads,
             verbose=False,

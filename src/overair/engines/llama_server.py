@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from overair.engines import base, watcher
+from overair.engines.measure import measured, predict, token_numbers
 from overair.engines.stderr import reason
 from overair.errors import EngineError, EngineMissingError
+from overair.model.probe import Measured
 from overair.model.release import Bundle
 
 LOAD_SECONDS: Final = 600.0
@@ -39,10 +41,11 @@ class LlamaServer:
     name: Final = "llama_server"
 
     def __init__(self, *, context_tokens: int, threads: int | None) -> None:
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
         self._threads = threads
         self._child: _Child | None = None
         self._chat = False
+        self.check_tensors = False
 
     @property
     def version(self) -> str:
@@ -73,19 +76,35 @@ class LlamaServer:
 
     def generate(self, prompt: str, *, max_tokens: int = 128) -> str:
         """See `Engine.generate`."""
-        if self._child is None:
-            raise base.not_loaded(self.name)
-        # A prompt of which a part is cached is computed in other batches, and may round to another token.
-        request = base.request(prompt, max_tokens=max_tokens, chat=self._chat) | {"cache_prompt": False}
-        path = "/v1/chat/completions" if self._chat else "/v1/completions"
-        _, answer = self._child.ask("POST", path, request, seconds=ANSWER_SECONDS)
-        return base.text_of(self.name, answer)
+        return base.text_of(self.name, self._ask(prompt, max_tokens=max_tokens))
+
+    def measure(self, prompt: str, *, max_tokens: int, logprobs: bool = False) -> Measured:
+        """See `Measures.measure`."""
+        started = time.perf_counter()
+        answer = self._ask(prompt, max_tokens=max_tokens, logprobs=logprobs)
+        return measured(base.text_of(self.name, answer), answer, time.perf_counter() - started)
+
+    def predict(self, text: str) -> tuple[float | None, ...]:
+        """See `Predicts.predict`."""
+        tokens = token_numbers(self.name, self._send("/tokenize", {"content": text, "add_special": True}))
+        return tuple(predict(tokens, lambda request: self._send("/v1/completions", request)))
 
     def unload(self) -> None:
         """See `Engine.unload`."""
         if self._child is not None:
             self._child.end()
             self._child = None
+
+    def _ask(self, prompt: str, *, max_tokens: int, logprobs: bool = False) -> Any:
+        # A prompt of which a part is cached is computed in other batches, and may round to another token.
+        request = base.request(prompt, max_tokens=max_tokens, chat=self._chat) | {"cache_prompt": False}
+        path = "/v1/chat/completions" if self._chat else "/v1/completions"
+        return self._send(path, request | (base.LOGPROBS if logprobs else {}))
+
+    def _send(self, path: str, request: dict[str, Any]) -> Any:
+        if self._child is None:
+            raise base.not_loaded(self.name)
+        return self._child.ask("POST", path, request, seconds=ANSWER_SECONDS)[1]
 
     def _binary(self) -> str:
         binary = base.server_binary()
@@ -94,7 +113,7 @@ class LlamaServer:
         return binary
 
     def _arguments(self, bundle: Bundle) -> list[str]:
-        arguments = ["--model", str(bundle.model), "--ctx-size", str(self._context_tokens), "--parallel", "1"]
+        arguments = ["--model", str(bundle.model), "--ctx-size", str(self.context_tokens), "--parallel", "1"]
         arguments += ["--host", "127.0.0.1", "--port", "0", "--no-webui"]
         for adapter in bundle.adapters:
             arguments += ["--lora", str(adapter)]
@@ -102,6 +121,8 @@ class LlamaServer:
             arguments += ["--mmproj", str(bundle.projector)]
         if bundle.template is not None:
             arguments += ["--jinja", "--chat-template-file", str(bundle.template)]
+        if self.check_tensors:
+            arguments += ["--check-tensors"]
         if self._threads is not None:
             arguments += ["--threads", str(self._threads)]
         return arguments

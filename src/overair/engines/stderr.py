@@ -4,20 +4,33 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, Final
 
 MAX_CAPTURED_BYTES: Final = 1 << 18
 MAX_REASON_CHARACTERS: Final = 300
+_SETTLE_SECONDS: Final = 1.0
+_SETTLED_AFTER_SECONDS: Final = 0.02
 
 # "0.00.004.314 E llama_model_load: error loading model: …": minutes to microseconds, the level, then the message.
 _LOG_LINE: Final = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} (?P<level>[A-Z]) (?P<message>.*)")
 _COMPLAINT: Final = re.compile("error|failed|invalid|unknown", re.IGNORECASE)
-_FUNCTION: Final = re.compile(r"(?:\w+ +)?[\w~:]+: ")
+_FUNCTION: Final = re.compile(r"^(?:\w+ +)?[\w~:]+: ")
 
 # A process has one descriptor 2: two captures at once would restore each other's file.
 _capturing = threading.Lock()
+_log_files: list[Path] = []
+
+
+def log_to(path: Path) -> None:
+    """Say that descriptor 2 of this process leads to the file at `path` already: captures read what is added there.
+
+    A process that is to die of a bad model must not hide its last words in a file of its own.
+    """
+    _log_files[:] = [path]
 
 
 @contextmanager
@@ -29,6 +42,17 @@ def captured_stderr() -> Iterator[list[str]]:
     with windows only) nothing is collected.
     """
     log: list[str] = []
+    if _log_files:
+        with _log_files[0].open("rb") as file:
+            begin = file.seek(0, os.SEEK_END)
+            try:
+                yield log
+            except Exception:
+                _settle(file, begin)
+                raise
+            finally:
+                log.extend(_tail(file, begin))
+        return
     with _capturing, tempfile.TemporaryFile() as file:
         try:
             real = os.dup(2)
@@ -38,6 +62,9 @@ def captured_stderr() -> Iterator[list[str]]:
         os.dup2(file.fileno(), 2)
         try:
             yield log
+        except Exception:
+            _settle(file)
+            raise
         finally:
             os.dup2(real, 2)
             os.close(real)
@@ -58,7 +85,18 @@ def reason(log: Iterable[str]) -> str:
     return _FUNCTION.sub("", complaints[0].strip(), count=1)[:MAX_REASON_CHARACTERS] if complaints else ""
 
 
-def _tail(file: BinaryIO) -> list[str]:
+def _settle(file: BinaryIO, begin: int = 0) -> None:
+    """Wait until the log grows no more: a thread of llama.cpp writes it, and may be behind when a load has failed."""
+    deadline, before = time.monotonic() + _SETTLE_SECONDS, begin
+    while time.monotonic() < deadline:
+        time.sleep(_SETTLED_AFTER_SECONDS)
+        length = os.fstat(file.fileno()).st_size
+        if begin < length == before:
+            return
+        before = length
+
+
+def _tail(file: BinaryIO, begin: int = 0) -> list[str]:
     length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - MAX_CAPTURED_BYTES))
+    file.seek(max(begin, length - MAX_CAPTURED_BYTES))
     return file.read().decode(errors="replace").splitlines()

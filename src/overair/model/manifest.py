@@ -19,6 +19,8 @@ from overair.model.release import (
     MAX_ARTIFACTS,
     URL,
     Artifact,
+    EngineName,
+    EngineRange,
     FileName,
     FileSize,
     Release,
@@ -252,6 +254,7 @@ def _check_entry(entry: ReleaseEntry, path: str) -> None:
         urls += [(f"{at}.mirrors[{j}]", url) for j, url in enumerate(artifact.mirrors)]
         if artifact.chunks:
             urls.append((f"{at}.chunks.url", artifact.chunks.url))
+            urls += [(f"{at}.chunks.mirrors[{j}]", url) for j, url in enumerate(artifact.chunks.mirrors)]
         urls += [(f"{at}.deltas[{j}].url", delta.url) for j, delta in enumerate(artifact.deltas)]
     for at, url in urls:
         if not is_safe_url(url):
@@ -266,7 +269,7 @@ def _check_entry(entry: ReleaseEntry, path: str) -> None:
         raise ManifestError(f"manifest: expected the model {entry.sha256} as the first model at {path}.artifacts")
 
 
-_TEXTS: Final = (Digest, VersionText, TierName, ChannelName, FileName, Timestamp)
+_TEXTS: Final = (EngineName, EngineRange, Digest, VersionText, TierName, ChannelName, FileName, Timestamp)
 
 
 def _convert(value: Any, kind: type[T], path: str) -> T:

@@ -22,9 +22,12 @@ class Reason(StrEnum):
     NEWER_INSTALLED = "newer-installed"
     NOT_IN_COHORT = "not-in-cohort"
     QUARANTINED = "quarantined"
+    UNFIT = "unfit"
 
     TIER_MISSING = "tier-missing"
     APP_TOO_OLD = "app-too-old"
+    ENGINE_TOO_OLD = "engine-too-old"
+    TOO_LITTLE_MEMORY = "too-little-memory"
     CONDITIONS = "conditions"
 
 

@@ -34,6 +34,18 @@ TierName = Annotated[
 ]
 
 
+_COMPARISON: Final = r"(>=|<=|==|!=|>|<) ?[0-9]{1,9}(\.[0-9]{1,9}){0,3}"
+EngineName = Annotated[str, msgspec.Meta(min_length=1, max_length=63, description="an engine, as llama.cpp")]
+EngineRange = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^{_COMPARISON}(, ?{_COMPARISON})*$(?!\n)",
+        max_length=128,
+        description="a range of versions, as >=6000 or >=6000,<7000",
+    ),
+]
+
+
 class ChunkIndexRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the chunk index of an artifact is (`overair.formats.chunks`), and how long its chunks are in bytes."""
 
@@ -41,6 +53,7 @@ class ChunkIndexRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     size_bytes: FileSize
     sha256: Digest
     chunk_bytes: Annotated[int, msgspec.Meta(ge=1 << 12, le=1 << 30)]
+    mirrors: Annotated[tuple[URL, ...], msgspec.Meta(max_length=MAX_MIRRORS)] = ()
 
 
 class DeltaRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,10 +93,16 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a device must have to run a release: free memory in bytes, engines by name and version range."""
+    """What a device must have to run a release.
+
+    Args:
+        ram_bytes: Memory, in bytes: the weights and the cache of a whole context.
+        engines: The versions that each engine must have; `llama.cpp` stands for its build, whatever its front end.
+            An engine that is not named may try.
+    """
 
     ram_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    engines: dict[str, str] = {}
+    engines: Annotated[dict[EngineName, EngineRange], msgspec.Meta(max_length=32)] = {}
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

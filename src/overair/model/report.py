@@ -24,6 +24,9 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+Outcome = Literal["offer", "staged", "up-to-date", "deferred", "failed"]
+
+
 class LastCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What the last check came to, and the download that followed it.
 
@@ -37,7 +40,7 @@ class LastCheck(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     at: Timestamp
-    outcome: Literal["offer", "staged", "up-to-date", "deferred", "failed"]
+    outcome: Outcome
     reason: str
     explanation: str
     hint: str = ""
@@ -80,11 +83,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verification found: how many artifacts are sound, and what was or still is wrong with others."""
+    """What a verification found: how many artifacts are sound, and what was or still is wrong with others.
+
+    Args:
+        sound: How many artifacts are what they should be.
+        repaired: One line for each that was not, and is now.
+        damaged: One line for each that is not.
+        bytes_fetched: What came over the network for the repair.
+    """
 
     sound: int
     repaired: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    bytes_fetched: int = 0
 
 
 def slot_status(slot: Slot | None) -> SlotStatus | None:

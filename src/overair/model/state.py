@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import msgspec
 
 from overair.model.digest import Digest
+from overair.model.events import Figures
 from overair.model.manifest import Timestamp
 from overair.model.release import Release
 
@@ -14,6 +15,20 @@ MAX_QUARANTINE: Final = 256
 FORMAT: Final = 1
 
 
+class ProbeNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A probe that a release passed on this device.
+
+    Args:
+        at: When.
+        engine: The engine, with its version, that it passed with.
+        figures: What was measured, by name: what the next release is compared with.
+    """
+
+    at: Timestamp
+    engine: str
+    figures: Figures = {}
+
+
 class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A release that lies on this disk, whole.
 
@@ -21,11 +36,13 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         release: What lies there, with the addresses it came from, so that it can be repaired.
         proven: It was confirmed by a session on this device.
         withdrawn: The publisher took it back; it is not returned to.
+        probe: The last probe that it passed here.
     """
 
     release: Release
     proven: bool = False
     withdrawn: bool = False
+    probe: ProbeNote | None = None
 
     @property
     def id(self) -> Digest:
@@ -50,7 +67,18 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A release that this device will not try again, unless the app or the engine changes."""
+    """A release that this device will not try again, unless the app or the engine changes.
+
+    Args:
+        release_id: The release.
+        tier: Its tier.
+        version: Its version.
+        reason: What was bad, in a line for people.
+        at: Since when.
+        app_version: The app's version; with another one it is free.
+        engine: The engine that it failed with; with another version it is free.
+        probed: It failed in a probe, and `engine` is the one that probed it, which sessions may never use.
+    """
 
     release_id: Digest
     tier: str
@@ -59,6 +87,7 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     at: Timestamp
     app_version: str | None = None
     engine: str | None = None
+    probed: bool = False
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -12,7 +12,8 @@ from overair.errors import GGUFError, UsageError
 from overair.formats.gguf import GGUF, Split, read_gguf
 from overair.model.digest import Digest
 from overair.model.manifest import ReleaseEntry
-from overair.model.release import NAME_PATTERN, Artifact, ChunkIndexRef, Role
+from overair.model.probe import ProbePolicy
+from overair.model.release import NAME_PATTERN, Artifact, ChunkIndexRef, Requirements, Role
 from overair.store.durable import storage_errors
 
 MAX_NAME: Final = 128
@@ -32,6 +33,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         size_bytes: Its length.
         modified_ns: When it was last written to, to notice that it changes while it is published.
         split: Which file of a split model it is.
+        metadata: What the file says of itself.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     modified_ns: int
     split: Split | None = None
+    metadata: dict[str, Any] = {}
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +82,8 @@ def describe(
     version: str,
     notes: str,
     min_app_version: str | None,
+    requires: Requirements,
+    probe: ProbePolicy,
 ) -> ReleaseEntry:
     """The manifest's entry for files, each with what it is stored as."""
     artifacts = tuple(
@@ -103,6 +108,8 @@ def describe(
         min_app_version=min_app_version,
         release_notes=notes,
         artifacts=artifacts,
+        requires=requires,
+        probe=probe,
     )
 
 
@@ -138,6 +145,7 @@ def _look(path: Path, role: Role) -> Source:
         size_bytes=status.st_size,
         modified_ns=status.st_mtime_ns,
         split=gguf.split,
+        metadata=dict(gguf.metadata),
     )
 
 

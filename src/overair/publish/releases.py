@@ -7,10 +7,11 @@ from msgspec.structs import replace
 
 from overair.model.digest import Digest
 from overair.model.manifest import Manifest, ReleaseEntry
-from overair.model.release import Artifact
+from overair.model.release import Artifact, ChunkIndexRef
 from overair.model.version import compare, parse_version
 
 Entry = TypeVar("Entry", bound=ReleaseEntry)
+Part = TypeVar("Part", Artifact, ChunkIndexRef)
 
 
 def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
@@ -34,12 +35,11 @@ def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
 
 
 def _artifact_in_full(artifact: Artifact, base_url: str) -> Artifact:
-    return replace(
-        artifact,
-        url=_absolute(artifact.url, base_url),
-        mirrors=tuple(_absolute(url, base_url) for url in artifact.mirrors),
-        chunks=artifact.chunks and replace(artifact.chunks, url=_absolute(artifact.chunks.url, base_url)),
-    )
+    def place(part: Part) -> Part:
+        mirrors = tuple(_absolute(url, base_url) for url in part.mirrors)
+        return replace(part, url=_absolute(part.url, base_url), mirrors=mirrors)
+
+    return replace(place(artifact), chunks=artifact.chunks and place(artifact.chunks))
 
 
 def _absolute(url: str, base_url: str) -> str:

@@ -10,10 +10,8 @@ import msgspec
 
 from overair.errors import UsageError
 from overair.host.clock import utc_now
-from overair.model.manifest import (
-    Manifest,
-    Rollout,
-)
+from overair.model.manifest import Manifest, Rollout
+from overair.model.probe import ProbePolicy
 from overair.model.version import parse_version
 from overair.publish import build, upload
 from overair.publish import rollout as edits
@@ -21,6 +19,7 @@ from overair.publish.check import Finding, check_tree
 from overair.publish.key_folder import ROOT_FILE, role_of, set_up
 from overair.publish.log import LogEntry, log_entries
 from overair.publish.names import base_url_of, changed, channel_name, check_names, check_reason
+from overair.publish.probing import probe_sources, requirements
 from overair.publish.releases import standing, version_of
 from overair.publish.results import Change, Published
 from overair.publish.rollout import Edit
@@ -166,6 +165,9 @@ class Repository:
         adapters: Sequence[StrPath] = (),
         mmproj: StrPath | None = None,
         rollout: float | None = None,
+        requires: Sequence[str] = (),
+        policy: ProbePolicy | None = None,
+        probe: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Published:
         """Publish a release. The same call again finishes what a publisher left that died, or changes nothing.
@@ -180,9 +182,13 @@ class Repository:
             adapters: LoRA adapters that were trained on this model.
             mmproj: The multimodal projector.
             rollout: The share of the devices that are offered it, above 0 and up to 1; None for everybody.
+            requires: The engines that it needs, as `llama.cpp>=6000`.
+            policy: What probes ask it, here and on devices.
+            probe: Load it here in a process of its own and ask it, if an engine is installed.
             on_progress: Called with the bytes done and the bytes in all.
 
         Raises:
+            ProbeError: It failed its probe; nothing is published.
             GGUFError: A file is not a whole GGUF.
             UsageError: A name, a version, a share or a file is not what it should be, or contradicts what stands.
             IntegrityError: A file changed while it was read, or the channel's log is broken.
@@ -196,6 +202,8 @@ class Repository:
         sources = build.inspect(
             _paths(paths), adapters=_paths(adapters), projector=None if mmproj is None else Path(mmproj)
         )
+        policy, result = policy or ProbePolicy(), None
+        needs = requirements(sources, requires)
         with self._writer.log(channel, now=self._clock()) as log:
             edits.refuse_old_version(log.manifests, tier, version)
             with upload.taking_in(self._tree, sources, on_progress) as blobs:
@@ -205,11 +213,16 @@ class Repository:
                     version=version,
                     notes=notes,
                     min_app_version=min_app_version,
+                    requires=needs,
+                    probe=policy,
                 )
                 edit = edits.release(
                     log.manifests, channel=channel, tier=tier, entry=entry, rollout=plan, now=self._clock()
                 )
                 data = log.encoded(edit)
+                if probe and data is not None:
+                    digests = [blob.digest for blob in blobs]
+                    result = probe_sources(sources, digests, version=version, policy=policy)
                 new_bytes = upload.store_blobs(self._tree, blobs)
             log.put(data, now=self._clock())
         candidate = edit.manifest.models[tier].candidate
@@ -226,6 +239,7 @@ class Repository:
             new_bytes=new_bytes,
             rollout_basis_points=candidate.rollout.basis_points if candidate and candidate.version == version else None,
             effect=edit.effect,
+            probe=result,
         )
 
     def set_rollout(self, *, tier: str, share: float, channel: str | None = None) -> Change:

@@ -3,6 +3,7 @@
 import msgspec
 
 from overair.model.digest import Digest
+from overair.model.probe import ProbeResult
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         new_bytes: How many bytes the tree did not have before.
         rollout_basis_points: To how many of 10,000 devices it is offered; None for everybody.
         effect: One sentence about what devices will do.
+        probe: What a probe on this machine measured; None if there was none.
     """
 
     tier: str
@@ -35,6 +37,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     new_bytes: int
     rollout_basis_points: int | None
     effect: str
+    probe: ProbeResult | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         app_version: The version of the app around the model.
         device_id: A random name that decides about cohorts; it never leaves the device.
         insecure: Manifests are taken without a signature.
+        engine: The engine that the app runs, with which new releases are probed.
+        ca_file: Certificate authorities to trust instead of the platform's.
     """
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
@@ -34,6 +36,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     channel: ChannelName = "stable"
     app_version: VersionText | None = None
     insecure: bool = False
+    engine: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    ca_file: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)] | None = None
     format: Annotated[int, msgspec.Meta(ge=FORMAT, le=FORMAT)] = FORMAT
 
 

@@ -14,13 +14,15 @@ So the order is always: write beside the target, sync the file, rename, sync the
 """
 
 import contextlib
+import ctypes
 import errno
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from overair.errors import NoSpaceError, StorageError
 
@@ -55,6 +57,68 @@ def sync_file(descriptor: int) -> None:
             os.fsync(descriptor)
     else:
         os.fsync(descriptor)
+
+
+def reserve(descriptor: int, size_bytes: int) -> None:
+    """Give a file its length, and room on the disk where the file system can promise it.
+
+    Not `posix_fallocate`, which writes to every block where the file system cannot.
+
+    Raises:
+        OSError: The disk is full, or refused.
+    """
+    os.truncate(descriptor, size_bytes)
+    libc = _linux_libc()
+    if libc is None or libc.fallocate64(descriptor, 0, _Offset(0), _Offset(size_bytes)) == 0:
+        return
+    error = ctypes.get_errno()
+    if error not in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINTR}:
+        raise OSError(error, os.strerror(error))
+
+
+def start_write_back(descriptor: int, start: int, stop: int) -> None:
+    """Have the kernel write these bytes to the disk from now on, so that a later sync finds little to wait for.
+
+    It promises nothing, and does nothing where the platform has no such call.
+    """
+    libc = _linux_libc()
+    if libc is not None:
+        libc.sync_file_range(descriptor, _Offset(start), _Offset(stop - start), _SYNC_FILE_RANGE_WRITE)
+
+
+def let_go(descriptor: int, start: int, stop: int) -> None:
+    """Wait until bytes whose write-back was started are written, and take them out of the page cache.
+
+    A download is longer than what a machine has in its page cache for the programs that run now, and would push that
+    out, the current model of a session included. It promises nothing, and does nothing where there is no such call.
+
+    Raises:
+        OSError: The disk did not take the bytes; a later sync may not say so again.
+    """
+    libc = _linux_libc()
+    if libc is None:
+        return
+    if libc.sync_file_range(descriptor, _Offset(start), _Offset(stop - start), _SYNC_FILE_RANGE_WAIT_BEFORE):
+        error = ctypes.get_errno()
+        if error in {errno.EIO, *_FULL}:
+            raise OSError(error, os.strerror(error))
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+_Offset = ctypes.c_int64  # off64_t
+# sync_file_range(2)
+_SYNC_FILE_RANGE_WAIT_BEFORE: Final = 1
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+@functools.cache
+def _linux_libc() -> Any:
+    """The C library, which has calls that Python has no names for, or None on other systems."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc if hasattr(libc, "fallocate64") and hasattr(libc, "sync_file_range") else None
 
 
 def sync_directory(path: Path) -> None:

@@ -1,11 +1,13 @@
 """What happened on a device, one event a line."""
 
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from overair.model.events import Event
 from overair.store.durable import storage_errors
@@ -13,17 +15,27 @@ from overair.store.durable import storage_errors
 MAX_HISTORY_BYTES: Final = 1_000_000
 
 
-def append(path: Path, events: Iterable[Event]) -> None:
+def named(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The events, each with a name of its own."""
+    return tuple(event if event.id else replace(event, id=uuid.uuid4().hex) for event in events)
+
+
+def append(path: Path, events: Iterable[Event], *, max_bytes: int = MAX_HISTORY_BYTES) -> None:
     """Add events. When the file is full, it becomes `.old` and a new one begins.
+
+    Args:
+        path: The file.
+        events: What happened; those that have no name get one.
+        max_bytes: How long the file may become.
 
     Raises:
         StorageError: The disk refused.
     """
-    lines = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
+    lines = b"".join(msgspec.json.encode(event) + b"\n" for event in named(events))
     if not lines:
         return
     with storage_errors("write", path):
-        if path.exists() and path.stat().st_size + len(lines) > MAX_HISTORY_BYTES:
+        if path.exists() and path.stat().st_size + len(lines) > max_bytes:
             path.replace(path.with_name(path.name + ".old"))
         with path.open("a+b") as file:
             if _is_torn(file):

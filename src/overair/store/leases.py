@@ -1,7 +1,8 @@
 """Who is alive: one file a session, locked by its process for as long as it lives.
 
 The file's first byte says what the session is doing. It is rewritten without a sync: after a crash of the process the
-page cache still has it, and after a power cut nobody is blamed by it, because the boot is another one.
+page cache still has it, and after a power cut nobody is blamed by it, because the boot is another one. A second file
+has something in it once the process was told to end (`overair.host.quit`): then nobody is to blame either.
 """
 
 import contextlib
@@ -42,6 +43,11 @@ class Lease:
                 self._lock.release()
                 raise
 
+    @property
+    def quit_note(self) -> Path:
+        """The file that has something in it once this process was told to end."""
+        return _quit_path(self._note.parent, self._note.name)
+
     def set_busy(self, busy: bool) -> None:
         """Note whether the model is loading or generating now."""
         with contextlib.suppress(OSError, ValueError):
@@ -55,6 +61,8 @@ class Lease:
         if not keep_note:
             with contextlib.suppress(OSError):
                 self._note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.quit_note.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._lock.release()
         with contextlib.suppress(OSError):
@@ -75,14 +83,22 @@ def is_alive(folder: Path, session_id: str) -> bool:
 def was_busy(folder: Path, session_id: str, boot_id: str) -> bool | None:
     """Whether a dead session was loading or generating when it ended; None when that cannot be known.
 
-    It cannot be known when the machine has been started since, or when nobody kept a note, or when it is damaged.
+    It cannot be known when the machine has been started since, or when nobody kept a note, or when it is damaged. A
+    session whose process was told to end counts as idle.
     """
     try:
         note = (folder / session_id).read_bytes()[:256]
     except OSError:
         return None
     known = note[:1] in {_BUSY, _IDLE} and note[1:].decode(errors="replace") == boot_id
-    return note[:1] == _BUSY if known else None
+    return (note[:1] == _BUSY and not _was_told_to_end(folder, session_id)) if known else None
+
+
+def _was_told_to_end(folder: Path, session_id: str) -> bool:
+    try:
+        return _quit_path(folder, session_id).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def forget(folder: Path, session_id: str) -> None:
@@ -92,8 +108,13 @@ def forget(folder: Path, session_id: str) -> None:
         StorageError: The disk refused.
     """
     remove_file(folder / session_id)
+    remove_file(_quit_path(folder, session_id))
     remove_file(_lock_path(folder, session_id))
 
 
 def _lock_path(folder: Path, session_id: str) -> Path:
     return folder / f"{os.fspath(session_id)}.lock"
+
+
+def _quit_path(folder: Path, session_id: str) -> Path:
+    return folder / f"{session_id}.quit"

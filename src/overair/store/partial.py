@@ -17,10 +17,12 @@ import msgspec
 
 from overair.model.digest import Digest, parse_digest
 from overair.store import durable
+from overair.store.chunk_map import map_of, read_map
 
 CHECKPOINT_BYTES: Final = 64 << 20
 CHECKPOINT_S: Final = 10.0
 MAX_JOURNAL_BYTES: Final = 16_384
+WRITE_BACK_BYTES: Final = 4 << 20
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class Partial:
         self._clock = clock
         self._synced_bytes = length
         self._synced_at = clock()
+        self._handed_over = length  # what the kernel was told to write
 
     @classmethod
     def open(
@@ -82,8 +85,9 @@ class Partial:
         journal, length = _inspect(path)
         if journal is None or not journal.fits(size_bytes, length):
             durable.remove_file(path)
-            durable.remove_file(_journal_of(path))
+            durable.remove_file(journal_of(path))
             journal, length = None, 0
+        durable.remove_file(map_of(path))
         with durable.storage_errors("open", path):
             file = FileIO(path, "r+" if path.exists() else "x+")
         source = Source(url=journal.url, etag=journal.etag) if journal else None
@@ -93,11 +97,17 @@ class Partial:
     def bytes_present(cls, folder: Path, digest: Digest) -> int:
         """How many bytes of this blob need not be fetched again, if its file has not changed on the server.
 
+        It counts what came as one stream as well as what came in chunks (`overair.store.pieces`).
+
         Raises:
             IntegrityError: `digest` is not one.
             StorageError: The disk refused.
         """
-        journal, length = _inspect(folder / parse_digest(digest))
+        path = folder / parse_digest(digest)
+        journal, length = _inspect(path)
+        chunks = read_map(path)
+        if chunks is not None and chunks[0].size_bytes == length:
+            return chunks[0].bytes_in(chunks[1])
         if journal is None or not journal.fits(journal.size_bytes, length):
             return 0
         return length if journal.etag or length == journal.size_bytes else 0
@@ -112,7 +122,7 @@ class Partial:
         """Forget the bytes; those that follow come from `url`, from a file with this strong entity tag."""
         with durable.storage_errors("write", self.path):
             self._file.truncate(0)
-        self.length = 0
+        self.length = self._handed_over = 0
         self.source = Source(url=url, etag=etag)
         self.checkpoint()
 
@@ -124,6 +134,9 @@ class Partial:
                 written = self._file.write(data)
                 self.length += written
                 data = data[written:]
+        if self.length - self._handed_over >= WRITE_BACK_BYTES:
+            durable.start_write_back(self._file.fileno(), self._handed_over, self.length)
+            self._handed_over = self.length
         new_bytes = self.length - self._synced_bytes
         if new_bytes >= CHECKPOINT_BYTES or self._clock() - self._synced_at >= CHECKPOINT_S:
             self.checkpoint()
@@ -138,7 +151,7 @@ class Partial:
                 size_bytes=self._size_bytes,
                 durable_bytes=self.length,
             )
-            durable.write_file(_journal_of(self.path), msgspec.json.encode(journal))
+            durable.write_file(journal_of(self.path), msgspec.json.encode(journal))
 
     def finish(self) -> Path:
         """Wait until all is on the disk, close, and return the file, ready to be renamed.
@@ -153,7 +166,7 @@ class Partial:
         """Close, and remove the bytes and the journal."""
         self.close()
         durable.remove_file(self.path)
-        durable.remove_file(_journal_of(self.path))
+        durable.remove_file(journal_of(self.path))
 
     def close(self) -> None:
         """Close the file and keep it."""
@@ -175,7 +188,8 @@ class Partial:
         self._synced_at = self._clock()
 
 
-def _journal_of(path: Path) -> Path:
+def journal_of(path: Path) -> Path:
+    """Where the journal of a download lies."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -183,7 +197,7 @@ def _inspect(path: Path) -> tuple[_Journal | None, int]:
     """The journal, if it can be read, and how many bytes are there."""
     with durable.storage_errors("read", path):
         length = path.stat().st_size if path.exists() else 0
-    journal = _journal_of(path)
+    journal = journal_of(path)
     with durable.storage_errors("read", journal):
         if not journal.exists():
             return None, length

@@ -11,6 +11,7 @@ from overair.core import commands, slots
 from overair.core.retention import blobs_to_keep, releases_to_keep
 from overair.errors import IntegrityError, LockedError, StorageError
 from overair.model.events import Event
+from overair.model.release import Artifact
 from overair.model.state import State
 from overair.store import durable, history, leases
 from overair.store.blobs import Blobs
@@ -133,6 +134,7 @@ class Store:
             happened += events
         if state == old:
             return state, happened
+        happened = history.named(happened)
         state = replace(state, generation=old.generation + 1)
         first = next((number for number, wrong in enumerate(loaded.damage) if wrong), 0)
         save_state(self.layout.state_copies, state, first=first)
@@ -229,6 +231,21 @@ class Store:
             return False
         with durable.storage_errors("look at", blob):
             return not blob.exists() and Partial.bytes_present(self.layout.partial, name) > 0
+
+    def bytes_reserved(self, artifact: Artifact) -> int:
+        """How many bytes of this disk a download of an artifact holds already, whether they came or not.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        path = self.layout.partial / artifact.sha256
+        with durable.storage_errors("look at", path):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                return 0
+        blocks = getattr(stat, "st_blocks", None)  # a file system that reserves nothing keeps holes
+        return stat.st_size if blocks is None else min(blocks * 512, stat.st_size)
 
     def forget_partials(self, keep: frozenset[str]) -> None:
         """Remove the downloads that nobody will continue. The download lock must be held.

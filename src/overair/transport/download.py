@@ -1,27 +1,25 @@
-"""Fetch one file of a known length and digest, over however many connections it takes."""
+"""Fetch one file of a known length and digest, as one stream, over however many connections it takes in turn."""
 
 import hashlib
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 from overair.core import retry
+from overair.core.sources import PROGRESS_BYTES
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, OverairError
 from overair.model.digest import Digest
 from overair.transport.failures import AnswerError, shown
+from overair.transport.pace import BUFFER_BYTES, FLOOR_S, Floor, Pace
 from overair.transport.source import Body
 from overair.transport.source import Source as Web
 
-BUFFER_BYTES: Final = 512 * 1024
-FLOOR_BYTES: Final = 1024
-FLOOR_S: Final = 15.0
-# A burst of one second at the allowed rate makes up for the time that reading itself takes.
-_BURST_S: Final = 1.0
-_READS_A_SECOND: Final = 4
+_LOG: Final = logging.getLogger("overair")
 
 
 class Source(Protocol):
@@ -63,6 +61,100 @@ class Partial(Protocol):
         """Remove the bytes."""
 
 
+class StreamDownload:
+    """One file on its way that has no chunk index: one stream, hashed as it comes.
+
+    It can be stopped and run again, in this process or, from the same partial file, in a later one.
+
+    Args:
+        web: What to fetch it with.
+        urls: Where it is; the first is preferred, the others are tried when it fails.
+        size_bytes: Its length.
+        sha256: Its digest.
+        partial: What is here of it.
+        pace: How fast it may go.
+        on_bytes: Called with the number of bytes that are here.
+        clock: Tells the time in seconds, never backwards.
+        wait: Waits for a number of seconds, or until the caller stops.
+        chance: A random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        web: Web,
+        *,
+        urls: Sequence[str],
+        size_bytes: int,
+        sha256: Digest,
+        partial: Partial,
+        pace: Pace | None = None,
+        on_bytes: Callable[[int], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._urls = tuple(dict.fromkeys(urls))
+        self._sha256 = sha256
+        self._chance = chance
+        self._transfer = _Transfer(
+            web=web,
+            url=self._urls[0],
+            size_bytes=size_bytes,
+            partial=partial,
+            on_bytes=on_bytes or _ignore,
+            pace=pace or Pace(),
+            clock=clock,
+            custom_wait=wait,
+        )
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes came over the network so far."""
+        return self._transfer.bytes_received
+
+    def run(self, cancel: threading.Event | None = None) -> Path:
+        """Fetch what is missing, and return the file, verified and durable.
+
+        Args:
+            cancel: Stops it within 0.3 seconds when set; what came is kept, and `run` can be called again.
+
+        Raises:
+            CancelledError: The caller stopped.
+            NetworkError: The bytes did not come in spite of several tries; what came is kept.
+            IntegrityError: No place has the file that was promised.
+            NoSpaceError: The disk is full; what came is kept.
+            StorageError: The disk refused.
+        """
+        self._transfer.cancel = cancel or threading.Event()
+        for url in self._urls[:-1]:
+            try:
+                return self._from(url)
+            except CancelledError:
+                raise
+            except (NetworkError, IntegrityError) as error:
+                _LOG.warning("%s; another place is tried", error)
+        return self._from(self._urls[-1])
+
+    def _from(self, url: str) -> Path:
+        transfer = self._transfer
+        transfer.url = url
+        transfer.hash_what_is_here()
+        transfer.fetch_the_rest(self._chance)
+        if transfer.hexdigest() != self._sha256 and transfer.continued:
+            # A file's tail may be garbage after a power cut, and a server may say of two files that they are one.
+            transfer.forget()
+            transfer.fetch_the_rest(self._chance)
+        if transfer.hexdigest() != self._sha256:
+            wrong = IntegrityError(
+                f"{shown(url)} is not the file that was promised: "
+                f"expected sha256 {self._sha256}, got {transfer.hexdigest()}",
+                hint="check for an update again; if this repeats, the publisher must upload the file again",
+            )
+            transfer.discard(last=url == self._urls[-1])
+            raise wrong
+        return transfer.partial.finish()
+
+
 def download(
     http: Web,
     url: str,
@@ -77,73 +169,45 @@ def download(
     wait: Callable[[float], object] | None = None,
     chance: Callable[[], float] = random.random,
 ) -> Path:
-    """Fetch a file, continuing where an earlier try stopped, and return it verified and durable.
-
-    Args:
-        http: What to fetch it with.
-        url: Where it is.
-        size_bytes: Its length.
-        sha256: Its digest.
-        partial: What is here of it.
-        on_bytes: Called with the number of bytes that are here.
-        cancel: Stops the download within half a second when set.
-        max_bytes_per_second: The most to take of the network.
-        clock: Tells the time in seconds, never backwards.
-        wait: Waits for a number of seconds, or until `cancel` is set.
-        chance: A random number from 0 to 1.
+    """Fetch a file from one place, continuing where an earlier try stopped: see `StreamDownload`.
 
     Raises:
-        CancelledError: The caller stopped; what came is kept.
-        NetworkError: The bytes did not come in spite of several tries; what came is kept.
-        IntegrityError: The server has another file than was promised.
-        NoSpaceError: The disk is full; what came is kept.
-        StorageError: The disk refused.
+        OverairError: As `StreamDownload.run` does.
     """
-    cancel = cancel or threading.Event()
-    wait = wait or cancel.wait
-    transfer = _Transfer(
-        http=http,
-        url=url,
+    stream = StreamDownload(
+        http,
+        urls=[url],
         size_bytes=size_bytes,
+        sha256=sha256,
         partial=partial,
-        on_bytes=on_bytes or _ignore,
-        cancel=cancel,
-        pace=_Pace(max_bytes_per_second, clock, wait),
+        pace=Pace(max_bytes_per_second, clock),
+        on_bytes=on_bytes,
         clock=clock,
         wait=wait,
+        chance=chance,
     )
-    transfer.hash_what_is_here()
-    transfer.fetch_the_rest(chance)
-    if transfer.hexdigest() != sha256 and transfer.continued:
-        # The tail of a file may be garbage after a power cut, and a server may say of two files that they are one.
-        transfer.forget()
-        transfer.fetch_the_rest(chance)
-    if transfer.hexdigest() != sha256:
-        partial.discard()
-        raise IntegrityError(
-            f"{shown(url)} is not the file that was promised: expected sha256 {sha256}, got {transfer.hexdigest()}",
-            hint="check for an update again; if this repeats, the publisher must upload the file again",
-        )
-    return partial.finish()
+    return stream.run(cancel)
 
 
 @dataclass(kw_only=True)
 class _Transfer:
     """One file on its way: what is here, its hash, and the rules for taking more."""
 
-    http: Web
+    web: Web
     url: str
     size_bytes: int
     partial: Partial
     on_bytes: Callable[[int], object]
-    cancel: threading.Event
-    pace: "_Pace"
+    pace: Pace
     clock: Callable[[], float]
-    wait: Callable[[float], object]
+    custom_wait: Callable[[float], object] | None
+    cancel: threading.Event = field(default_factory=threading.Event)
     continued: bool = False
+    bytes_received: int = 0
 
     def __post_init__(self) -> None:
         self._hasher = hashlib.sha256()
+        self._hashed = 0
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     def hexdigest(self) -> str:
@@ -151,20 +215,26 @@ class _Transfer:
         return self._hasher.hexdigest()
 
     def hash_what_is_here(self) -> None:
-        """Read the bytes of an earlier try, if they can be continued."""
+        """Read the bytes of an earlier try, if they can be continued; those of an earlier run are hashed already."""
         if not self._can_continue() and self.partial.length < self.size_bytes:
             return
-        hashed = 0
-        while count := self.partial.read_into(self._buffer, hashed):
+        while count := self.partial.read_into(self._buffer, self._hashed):
             self._stop_if_cancelled()
             self._hasher.update(self._buffer[:count])
-            hashed += count
-        self.continued = True
+            self._hashed += count
+            self.continued = True
         self.on_bytes(self.partial.length)
 
     def forget(self) -> None:
         """Begin again with nothing."""
         self._begin(shown(self.url), None)
+
+    def discard(self, *, last: bool) -> None:
+        """Remove what is wrong; unless it was the last place, make room for what another one has."""
+        if last:
+            self.partial.discard()
+        else:
+            self.forget()
 
     def fetch_the_rest(self, chance: Callable[[], float]) -> None:
         """Try until all bytes are here, or several tries in a row brought nothing."""
@@ -174,7 +244,7 @@ class _Transfer:
             try:
                 self._fetch_once()
             except OverairError as error:
-                if self.partial.length >= furthest + FLOOR_BYTES:
+                if self.partial.length >= furthest + PROGRESS_BYTES:
                     failures, furthest = 0, self.partial.length
                 failures += 1
                 self._pause_or_give_up(error, failures, chance())
@@ -186,7 +256,7 @@ class _Transfer:
         pause_s = retry.pause_s(failures, chance, retry_after_s=retry_after_s)
         if pause_s is None:
             raise error
-        self.wait(pause_s)
+        self._wait(pause_s)
 
     def _fetch_once(self) -> None:
         """Take what one connection brings."""
@@ -196,7 +266,7 @@ class _Transfer:
                 self._begin(shown(self.url), stream.etag)
             else:
                 self.continued = True
-            floor = _Floor()
+            floor = Floor(FLOOR_S)
             while self._receive(stream, floor):
                 self._stop_if_cancelled()
         if self.partial.length < self.size_bytes:
@@ -209,11 +279,17 @@ class _Transfer:
         source = self.partial.source
         if source is not None and self._can_continue():
             try:
-                return self.http.open(self.url, start=self.partial.length, if_range=source.etag, cancel=self.cancel)
+                return self.web.open(
+                    self.url,
+                    start=self.partial.length,
+                    if_range=source.etag,
+                    cancel=self.cancel,
+                    buffer_bytes=self.pace.kernel_bytes,
+                )
             except HTTPStatusError as error:
                 if error.status not in {206, 416}:
                     raise
-        return self.http.open(self.url, cancel=self.cancel)
+        return self.web.open(self.url, cancel=self.cancel, buffer_bytes=self.pace.kernel_bytes)
 
     def _can_continue(self) -> bool:
         """Whether the server can be asked for the rest of the very file that the bytes here came from."""
@@ -222,7 +298,7 @@ class _Transfer:
 
     def _begin(self, url: str, etag: str | None) -> None:
         self.partial.restart(url, etag)
-        self._hasher = hashlib.sha256()
+        self._hasher, self._hashed = hashlib.sha256(), 0
         self.continued = False
 
     def _refuse_another_file(self, stream: Body) -> None:
@@ -240,7 +316,7 @@ class _Transfer:
                 hint="check for an update again; if this repeats, the publisher must upload the file again",
             )
 
-    def _receive(self, stream: Body, floor: "_Floor") -> bool:
+    def _receive(self, stream: Body, floor: Floor) -> bool:
         """Take what has come; False at the end. One byte more than promised is asked for, to notice it."""
         missing = self.size_bytes - self.partial.length
         asked_at = self.clock()
@@ -250,61 +326,24 @@ class _Transfer:
                 f"cannot fetch {shown(self.url)}: more than the promised {self.size_bytes} bytes came",
                 hint="check for an update again; if this repeats, the publisher must upload the file again",
             )
-        data = self._buffer[:count]
-        self.partial.write(data)
-        self._hasher.update(data)
+        waited_s = self.clock() - asked_at
+        self.bytes_received += count
+        self.partial.write(self._buffer[:count])
+        self._hasher.update(self._buffer[:count])
+        self._hashed += count
         self.on_bytes(self.partial.length)
         if count and count < missing:
-            floor.check(self.url, count, self.clock() - asked_at)
-            self.pace.after(count)
+            floor.check(self.url, count, waited_s)
+            self._wait(self.pace.after(count))
         return count > 0
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            (self.custom_wait or self.cancel.wait)(seconds)
 
     def _stop_if_cancelled(self) -> None:
         if self.cancel.is_set():
             raise CancelledError(f"stopped fetching {shown(self.url)}")
-
-
-class _Floor:
-    """Drops a connection that trickles: silence ends by itself, a byte now and then does not."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._seconds = 0.0
-
-    def check(self, url: str, count: int, seconds: float) -> None:
-        """Count bytes and the time that they were awaited; raise when there are too few."""
-        self._bytes += count
-        self._seconds += seconds
-        if self._bytes >= FLOOR_BYTES:
-            self._bytes, self._seconds = 0, 0.0
-        elif self._seconds >= FLOOR_S:
-            raise NetworkError(f"cannot fetch {shown(url)}: fewer than {FLOOR_BYTES} bytes in {FLOOR_S:g} s")
-
-
-class _Pace:
-    """Takes no more of the network than the caller allows."""
-
-    def __init__(
-        self, max_bytes_per_second: int | None, clock: Callable[[], float], wait: Callable[[float], object]
-    ) -> None:
-        self._rate = max_bytes_per_second
-        self._clock = clock
-        self._wait = wait
-        self._paid_until = clock()
-
-    @property
-    def most_at_once(self) -> int:
-        """How many bytes to ask for, so that no wait is long."""
-        return BUFFER_BYTES if self._rate is None else max(1, min(BUFFER_BYTES, self._rate // _READS_A_SECOND))
-
-    def after(self, count: int) -> None:
-        """Wait as long as that many bytes should have taken."""
-        if self._rate is None:
-            return
-        now = self._clock()
-        self._paid_until = max(self._paid_until, now - _BURST_S) + count / max(1, self._rate)
-        if self._paid_until > now:
-            self._wait(self._paid_until - now)
 
 
 def _ignore(_count: int) -> None:

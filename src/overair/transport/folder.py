@@ -7,9 +7,10 @@ comes from the network.
 import contextlib
 import threading
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from overair.errors import HTTPStatusError, IntegrityError, NetworkError, StorageError
 from overair.model.urls import is_safe_url
@@ -23,9 +24,10 @@ class FolderBody:
     url: str
     start: int
     total: int | None
+    stop: int | None
     etag: str | None
     content_type: str
-    file: BinaryIO
+    file: FileIO
 
     def read_into(self, buffer: memoryview) -> int:
         """Put the next bytes at the front of `buffer`, and return their number; 0 at the end.
@@ -33,9 +35,11 @@ class FolderBody:
         Raises:
             NetworkError: The folder cannot be read any more.
         """
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        try:
+            most = len(buffer) if self.stop is None else self.stop - self.file.tell()
+            return self.file.readinto(buffer[:most]) or 0
+        except OSError as error:
+            raise _unreadable(self.file.name, error) from error
 
     def read(self, max_bytes: int) -> bytes:
         """The next bytes.
@@ -105,10 +109,12 @@ class Folder:
         url: str,
         *,
         start: int = 0,
+        stop: int | None = None,
         if_range: str | None = None,
         cancel: threading.Event | None = None,  # noqa: ARG002 - no read of a folder waits for long
+        buffer_bytes: int | None = None,  # noqa: ARG002 - a folder sends nothing in advance
     ) -> FolderBody:
-        """Begin to read a file, from its byte `start` on if it is still the same.
+        """Begin to read a file, or its bytes from `start` up to `stop` if it is still the same.
 
         Raises:
             HTTPStatusError: It is not in the folder (404).
@@ -116,10 +122,11 @@ class Folder:
         """
         path = self._path(url)
         try:
-            file = path.open("rb")
+            file = FileIO(path)
             stat = path.stat()
             etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'
-            begin = start if if_range in {None, etag} else 0
+            total = stat.st_size
+            begin, end = (start, min(stop or total, total)) if if_range in {None, etag} else (0, total)
             file.seek(begin)
         except FileNotFoundError as error:
             raise HTTPStatusError(
@@ -127,7 +134,7 @@ class Folder:
             ) from error
         except OSError as error:
             raise _unreadable(path, error) from error
-        return FolderBody(url=url, start=begin, total=stat.st_size, etag=etag, content_type="", file=file)
+        return FolderBody(url=url, start=begin, total=total, stop=end, etag=etag, content_type="", file=file)
 
     def close(self) -> None:
         """Nothing stays open."""

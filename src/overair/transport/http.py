@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from overair.errors import IntegrityError, NetworkError, OverairError, UsageError
 from overair.transport.failures import AnswerError, shown, unexpected_status
-from overair.transport.watch import Watch
+from overair.transport.watch import Answer, Watch
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -55,17 +55,28 @@ class Stream:
         url: Where it comes from, after redirects.
         start: The offset of its first byte in the file; 0 when the server ignored the range.
         total: The length of the whole file in bytes, or None when the server did not say.
+        stop: The offset after the last byte that comes, or None when the server did not say.
         etag: The strong entity tag of the file, or None.
         content_type: The media type, in lower case.
     """
 
     def __init__(
-        self, answer: "BaseHTTPResponse", *, url: str, start: int, total: int | None, etag: str | None
+        self,
+        answer: "BaseHTTPResponse",
+        *,
+        url: str,
+        start: int,
+        total: int | None,
+        stop: int | None,
+        etag: str | None,
+        body: Answer,
     ) -> None:
         self._answer = answer
+        self._body = body
         self.url = url
         self.start = start
         self.total = total
+        self.stop = stop
         self.etag = etag
         self.content_type = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
 
@@ -76,12 +87,15 @@ class Stream:
             CancelledError: The caller stopped.
             NetworkError: The connection was cut, or the server is silent.
         """
-        data = _read(self._answer, self.url, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        from overair.transport.pool import network_errors
+
+        with network_errors(self.url):
+            return self._body.receive_into(buffer)
 
     def close(self) -> None:
-        """Close the connection if bytes are left."""
+        """Close the connection if bytes are left, else keep it for the next request."""
+        if self._body.isclosed():
+            self._answer.release_conn()
         self._answer.close()
 
     def __enter__(self) -> Self:
@@ -103,6 +117,7 @@ class HTTP:
         read_timeout_s: The longest time without a byte, in seconds.
         user_agent: What the server is told who asks.
         ca_file: Certificate authorities to trust instead of the platform's, as PEM.
+        cancel: Ends every wait when set.
     """
 
     def __init__(
@@ -112,11 +127,13 @@ class HTTP:
         read_timeout_s: float = 15.0,
         user_agent: str = "overair",
         ca_file: Path | None = None,
+        cancel: threading.Event | None = None,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._ca_file = ca_file
+        self._cancel = cancel
         self._opened_pools: Pools | None = None
 
     def get(
@@ -132,11 +149,12 @@ class HTTP:
 
         Raises:
             UsageError: The URL is not an http(s) URL without credentials.
+            CancelledError: The caller stopped.
             HTTPStatusError: The answer has another status than 200, or 304 where `etag` was given.
             IntegrityError: The body is longer than `max_bytes`, or was encoded on the way.
             NetworkError: No whole answer came.
         """
-        watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=total_timeout_s)
+        watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=total_timeout_s, cancel=[self._cancel])
         answer, final = self._answer(url, {"If-None-Match": etag} if etag else {}, watch)
         with contextlib.closing(answer):
             if answer.status == 304 and etag:
@@ -147,15 +165,24 @@ class HTTP:
             return Document(data=_read_whole(answer, final, max_bytes), etag=_etag(answer), url=final)
 
     def open(
-        self, url: str, *, start: int = 0, if_range: str | None = None, cancel: threading.Event | None = None
+        self,
+        url: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        if_range: str | None = None,
+        cancel: threading.Event | None = None,
+        buffer_bytes: int | None = None,
     ) -> Stream:
-        """Begin to fetch a file, from its byte `start` on if the server can (RFC 9110 section 14).
+        """Begin to fetch a file, or a part of it if the server can (RFC 9110 section 14).
 
         Args:
             url: Where it is.
             start: The first byte that is wanted.
-            if_range: The strong entity tag that the file must still have for `start` to count.
+            stop: The byte after the last one that is wanted, or None for all to the end.
+            if_range: The strong entity tag that the file must still have for the part to count.
             cancel: Ends every wait for this stream when set, `read_into` included.
+            buffer_bytes: The most that the kernel takes in advance, or None to leave it to the kernel.
 
         Raises:
             UsageError: The URL is not an http(s) URL without credentials.
@@ -166,13 +193,17 @@ class HTTP:
             NetworkError: No answer came.
         """
         patience_s = self._connect_timeout_s + self._read_timeout_s
-        watch = Watch(shown(url), silence_s=self._read_timeout_s, total_s=patience_s, cancel=cancel)
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        if start and if_range:
-            headers["If-Range"] = if_range
-        answer, final = self._answer(url, headers, watch)
+        watch = Watch(
+            shown(url),
+            silence_s=self._read_timeout_s,
+            total_s=patience_s,
+            cancel=[cancel, self._cancel],
+            buffer_bytes=buffer_bytes,
+        )
+        asked = _Range(start, stop, if_range)
+        answer, final = self._answer(url, asked.headers(), watch)
         try:
-            stream = _stream(answer, final, start=start, if_range=if_range)
+            stream = _stream(answer, final, asked, watch)
         except OverairError:
             answer.close()
             raise
@@ -268,20 +299,44 @@ def _redirected(url: str, answer: "BaseHTTPResponse") -> str:
     return target
 
 
-def _stream(answer: "BaseHTTPResponse", url: str, *, start: int, if_range: str | None) -> Stream:
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The part of a file that is asked for, and the entity tag that the file must have for it."""
+
+    start: int
+    stop: int | None
+    if_range: str | None
+
+    def headers(self) -> dict[str, str]:
+        if not self.start and self.stop is None:
+            return {}
+        last = "" if self.stop is None else self.stop - 1
+        tag = {"If-Range": self.if_range} if self.if_range else {}
+        return {"Range": f"bytes={self.start}-{last}", **tag}
+
+    def is_in(self, content_range: re.Match[str] | None, etag: str | None) -> bool:
+        """Whether an answer has bytes of this part, of this file, and no others."""
+        if content_range is None or not self.headers() or int(content_range[1]) != self.start:
+            return False
+        last = int(content_range[2])
+        fits = last >= self.start and (self.stop is None or last < self.stop)
+        return fits and (self.if_range is None or etag in {None, self.if_range})
+
+
+def _stream(answer: "BaseHTTPResponse", url: str, asked: _Range, watch: Watch) -> Stream:
     etag = _etag(answer)
     strong = None if etag is None or etag.startswith("W/") else etag
-    if answer.status not in {200, 206}:
+    if answer.status not in {200, 206} or watch.answer is None:
         raise unexpected_status(url, answer.status, answer.headers.get("Retry-After"))
     _refuse_encoding(answer, url)
-    if answer.status == 200:
-        return Stream(answer, url=url, start=0, total=answer.length_remaining, etag=strong)
-    content_range = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-    changed = if_range is not None and etag is not None and etag != if_range
-    if not start or changed or content_range is None or int(content_range[1]) != start:
-        raise unexpected_status(url, 206, None)
-    total = int(content_range[3]) if content_range[3] else None
-    return Stream(answer, url=url, start=start, total=total, etag=strong)
+    start, stop, total = 0, answer.length_remaining, answer.length_remaining
+    if answer.status == 206:
+        content_range = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+        if content_range is None or not asked.is_in(content_range, etag):
+            raise unexpected_status(url, 206, None)
+        start, stop = asked.start, int(content_range[2]) + 1
+        total = int(content_range[3]) if content_range[3] else None
+    return Stream(answer, url=url, start=start, total=total, stop=stop, etag=strong, body=watch.answer)
 
 
 def _etag(answer: "BaseHTTPResponse") -> str | None:

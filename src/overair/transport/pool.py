@@ -5,6 +5,7 @@ import http.client
 import io
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,10 @@ from overair.transport.watch import SLICE_S, Watch, abandonable, watching
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+# The buffer for heads. A body's first bytes may lie in it; longer reads go past it.
+_HEAD_BYTES: Final = 8 * 1024
+# Connections to one server that are kept for later: as many as a download uses.
+_KEPT: Final = 8
 _TLS_HINT: Final = "is this machine's clock right? does a proxy or a login page of this network answer instead?"
 
 
@@ -37,40 +42,88 @@ class _WatchedSocket(io.RawIOBase):
         self._socket = sock
         self._file = file  # keeps the descriptor open when http.client closes the socket before the body is read
         self._watch = watch
-        watch.reader = self
+        sock.settimeout(SLICE_S)  # until the next request on this connection sets its own
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         waiting_since = time.monotonic()
-        customary = self._socket.gettimeout()
-        self._socket.settimeout(SLICE_S)
-        try:
-            while True:
-                self._watch.check(waiting_since)
-                with contextlib.suppress(TimeoutError):
-                    return self._socket.recv_into(buffer)
-        finally:
-            self._socket.settimeout(customary)
+        while True:
+            self._watch.check(waiting_since)
+            with contextlib.suppress(TimeoutError):
+                return self._fill(memoryview(buffer).cast("B"))
+
+    def _fill(self, buffer: memoryview) -> int:
+        """Take what comes; into a long buffer, as much as comes within a slice.
+
+        TLS hands over 16 KiB at a time and a socket what happens to be there: few long writes cost less than many.
+        """
+        receive = self._socket.recv_into
+        filled = receive(buffer)
+        if not filled or len(buffer) <= _HEAD_BYTES:
+            return filled
+        until = time.monotonic() + SLICE_S
+        with contextlib.suppress(TimeoutError):
+            while filled < len(buffer) and (count := receive(buffer[filled:])):
+                filled += count
+                if time.monotonic() > until:
+                    break
+        return filled
 
     def close(self) -> None:
         self._file.close()
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """Hands over what one read of the socket brings, where the standard one waits until the buffer is full."""
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        return self.readinto1(buffer)
+
+
 class _WatchedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_WatchedSocket(sock, self.fp.detach(), watching.get()))
+        watch = watching.get()
+        self.fp = _Reader(_WatchedSocket(sock, self.fp.detach(), watch), _HEAD_BYTES)
+        watch.answer = self
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Take bytes of the body without the copies that urllib3 makes; returns their number, 0 at the end."""
+        if self.chunked:
+            data = self.read1(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        count = self.readinto(buffer)
+        if not count and self.length:
+            raise http.client.IncompleteRead(b"", self.length)
+        return count
+
+
+def _limit_buffer(connection: HTTPConnection) -> None:
+    """Before it connects: a window that was offered is not taken back."""
+    size_bytes = watching.get().buffer_bytes
+    if size_bytes is not None:
+        option = (socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
+        connection.socket_options = [*(connection.socket_options or ()), option]
 
 
 class _Connection(HTTPConnection):
     response_class = _WatchedResponse
 
+    def connect(self) -> None:
+        _limit_buffer(self)
+        super().connect()
+
 
 class _SecureConnection(HTTPSConnection):
     response_class = _WatchedResponse
+
+    def connect(self) -> None:
+        _limit_buffer(self)
+        super().connect()
 
 
 class _Pool(HTTPConnectionPool):
@@ -93,6 +146,7 @@ class Pools:
         self._timeout = Timeout(connect=connect_timeout_s, read=connect_timeout_s)
         self._ca_file = str(ca_file) if ca_file else None
         self._managers: dict[str | None, PoolManager] = {}
+        self._making = threading.Lock()
 
     def get(self, url: str, headers: Mapping[str, str], watch: Watch) -> BaseHTTPResponse:
         """Send one GET and return the answer with its body still to come, as it is: no redirect, no decoding.
@@ -119,8 +173,8 @@ class Pools:
                 return ask()
             except Exception:
                 # urllib3 closes its connection, but not what http.client reads a head from that cannot be understood.
-                if watch.reader:
-                    watch.reader.close()
+                if watch.answer:
+                    watch.answer.close()
                 raise
 
         with network_errors(url):
@@ -133,16 +187,17 @@ class Pools:
 
     def _manager(self, url: str) -> PoolManager:
         proxy = _proxy_for(url)
-        if proxy not in self._managers:
-            self._managers[proxy] = self._new_manager(proxy)
-        return self._managers[proxy]
+        with self._making:
+            if proxy not in self._managers:
+                self._managers[proxy] = self._new_manager(proxy)
+            return self._managers[proxy]
 
     def _new_manager(self, proxy: str | None) -> PoolManager:
         manager: PoolManager
         if proxy is None:
-            manager = PoolManager(ca_certs=self._ca_file)
+            manager = PoolManager(maxsize=_KEPT, ca_certs=self._ca_file)
         else:
-            manager = ProxyManager(proxy, proxy_headers=_proxy_headers(proxy), ca_certs=self._ca_file)
+            manager = ProxyManager(proxy, maxsize=_KEPT, proxy_headers=_proxy_headers(proxy), ca_certs=self._ca_file)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         return manager
 

@@ -13,6 +13,7 @@ class Body(Protocol):
     url: str
     start: int
     total: int | None
+    stop: int | None
     etag: str | None
     content_type: str
 
@@ -35,9 +36,16 @@ class Source(Protocol):
         """Fetch a short document."""
 
     def open(
-        self, url: str, *, start: int = 0, if_range: str | None = None, cancel: threading.Event | None = None
+        self,
+        url: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        if_range: str | None = None,
+        cancel: threading.Event | None = None,
+        buffer_bytes: int | None = None,
     ) -> Body:
-        """Begin to fetch a file, from its byte `start` on if the source can."""
+        """Begin to fetch a file, or only its bytes from `start` up to `stop` if the source can."""
 
     def close(self) -> None:
         """Let go of what is open."""

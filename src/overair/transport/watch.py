@@ -7,19 +7,31 @@ after that comes in slices, between which the watch is asked whether to go on.
 
 import contextlib
 import contextvars
-import io
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError, wait
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from overair.errors import CancelledError, NetworkError
 
 T = TypeVar("T")
 
 SLICE_S: Final = 0.1
+
+
+class Answer(Protocol):
+    """What comes from a server, below urllib3."""
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes of the body; returns their number, 0 at the end."""
+
+    def isclosed(self) -> bool:
+        """Whether the body was read to its end."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
 
 
 class Watch:
@@ -29,18 +41,26 @@ class Watch:
         place: What is fetched, for messages.
         silence_s: The longest time without a byte, in seconds.
         total_s: The longest time for all of it, in seconds from now.
-        cancel: Set by the caller to stop.
+        cancel: Set by the caller to stop; any of them will do.
+        buffer_bytes: The most that the kernel takes in advance over a new connection, or None for what it likes.
     """
 
     def __init__(
-        self, place: str, *, silence_s: float, total_s: float = math.inf, cancel: threading.Event | None = None
+        self,
+        place: str,
+        *,
+        silence_s: float,
+        total_s: float = math.inf,
+        cancel: Iterable[threading.Event | None] = (),
+        buffer_bytes: int | None = None,
     ) -> None:
         self._place = place
         self._silence_s = silence_s
         self._total_s = total_s
         self._started = time.monotonic()
-        self._cancel = cancel
-        self.reader: io.IOBase | None = None  # what the answer is read from, to be closed if none comes of it
+        self._cancel = [event for event in cancel if event is not None]
+        self.buffer_bytes = buffer_bytes
+        self.answer: Answer | None = None  # to be closed if nothing comes of it
 
     def no_deadline(self) -> None:
         """The answer has begun: from here on only silence counts."""
@@ -53,7 +73,7 @@ class Watch:
             CancelledError: The caller stopped.
             NetworkError: The server took too long.
         """
-        if self._cancel is not None and self._cancel.is_set():
+        if any(event.is_set() for event in self._cancel):
             raise CancelledError(f"stopped fetching {self._place}")
         now = time.monotonic()
         if now - self._started > self._total_s:
