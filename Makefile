@@ -1,7 +1,7 @@
 # `make demo` and `make test` each install what they need; nothing has to be set up first.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv models models-demo lint test sweep sweep-store demo bench lock clean
+.PHONY: help venv models models-demo lint test sweep sweep-store sweep-transfer demo bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,15 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # What tests of faults need of Debian: root installs it, others go without those tests.
-FAULT_TOOLS := { command -v strace && command -v mkfs.ext4 && command -v mkfs.xfs; } >/dev/null || [ "$$(id -u)" != 0 ] || \
+FAULT_TOOLS := { command -v strace && command -v mkfs.ext4 && command -v mkfs.xfs && command -v dbus-daemon && \
+	/usr/bin/python3 -c 'import dbusmock'; } >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-	strace e2fsprogs xfsprogs; } </dev/null
+	strace e2fsprogs xfsprogs dbus python3-dbusmock; } </dev/null
+
+# What the benchmark of transfers compares with.
+PEERS := { command -v nginx && command -v aria2c && command -v curl; } >/dev/null || [ "$$(id -u)" != 0 ] || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	nginx-light aria2 curl; } </dev/null
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 @/p' Makefile | tr '@' '\t' | expand -t 20
@@ -32,13 +38,18 @@ sweep-store: venv ## install, then every kill, power cut and failing call that t
 	@for sweep in kill calls power contention detectors; do \
 		PYTHONPATH=tests $(BIN)/python tests/faults/sweep_$$sweep.py --full || exit 1; done
 
+sweep-transfer: venv ## install, then 100 kills, every cut and the rate limit of a download
+	@$(FAULT_TOOLS)
+	@PYTHONPATH=tests $(BIN)/python tests/faults/sweep_transfer.py --full
+
 lint: venv ## style, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: venv models-demo ## measure every figure that the README states
+bench: venv models ## measure every figure that the README states
+	@$(PEERS)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 venv: $(INSTALLED) ## a virtual environment with what constraints.txt pins

@@ -124,8 +124,8 @@ def publish(folder: Path, url: str) -> Path:
     model = folder.with_name("model.gguf")
     for number in range(TIERS):
         write_model(model, number)
-        made.publish(model, tier=f"tier-{number}", version="2.1.0", notes="Answers in two more languages")
-    made.publish(model, tier="tier-0", version="2.1.0", channel="beta")
+        made.publish(model, tier=f"tier-{number}", version="2.1.0", notes="Answers in two more languages", probe=False)
+    made.publish(model, tier="tier-0", version="2.1.0", channel="beta", probe=False)
     return made.root_path
 
 

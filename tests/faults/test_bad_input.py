@@ -202,7 +202,7 @@ def test_a_disk_without_room_is_deferred_before_anything_is_fetched(device: Devi
 
 
 def test_a_store_that_another_process_downloads_into_is_waited_for_and_said_to_be(device: Device) -> None:
-    command = [COMMAND, "device", "update", "--store", device.store]
+    command: list[str | Path] = [COMMAND, "device", "update", "--store", device.store]
     with Store(device.store).download_lock():
         waiting = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert waiting.stderr is not None

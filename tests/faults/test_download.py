@@ -17,8 +17,9 @@ import pytest
 from overair.core.retry import MAX_FAILURES
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, NoSpaceError, OverairError
 from overair.store.partial import Partial
-from overair.transport.download import FLOOR_S, download
+from overair.transport.download import download
 from overair.transport.http import HTTP
+from overair.transport.pace import FLOOR_S
 from support.misbehaving import (
     CutAt,
     EndlessBody,

@@ -24,7 +24,8 @@ class Journey:
         self.port = port
 
     def publish(self, version: str, file: Path, *words: str, code: int = 0) -> dict[str, object]:
-        return ask("repo", "publish", file, "--repo", self.site, "--tier", TIER, "--version", version, *words, code=code)
+        place = ("--repo", self.site, "--tier", TIER, "--version", version)
+        return ask("repo", "publish", file, *place, *words, code=code)
 
     def device(self, command: str, *words: str, code: int = 0) -> dict[str, object]:
         return ask("device", command, "--store", self.store, *words, code=code)

@@ -108,6 +108,7 @@ def rubbish(store: Store) -> list[str]:
     """The files of a store that nothing accounts for."""
     layout, state = store.layout, store.read()
     known = {layout.config, layout.history, layout.lock, layout.manifest, layout.clock, *layout.state_copies}
+    known |= {layout.last_check}
     known |= {path.with_name(f"{path.name}.damaged") for path in layout.state_copies}
     known |= {path.with_name(f"{path.name}.pid") for path in (layout.lock, layout.partial / "lock")}
     known |= {layout.root / "trust.lock", layout.root / "trust.lock.pid", layout.partial / "lock"}

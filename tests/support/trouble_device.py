@@ -27,6 +27,8 @@ CHUNKS = 64
 DATA = hashlib.shake_256(b"a model in many chunks").digest((CHUNKS - 1) * CHUNK + 1234)
 
 SUPPORT = Path(__file__).resolve().parent
+# What the two kernels of a connection hold, which nobody has read yet.
+KERNEL_BYTES = 64 * 1024
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -138,8 +140,8 @@ def kill_at_random_moments(folder: Path, *, kills: int, seed: int, connections: 
     return Killed(size, sent, int(1.1 * size) + kills * connections * device.chunk_bytes)
 
 
-def keep_to_a_rate(folder: Path, *, rate: int, seconds: float) -> float:
-    """Download for longer than so many seconds; the most that went out in such a time, in parts of the limit."""
+def keep_to_a_rate(folder: Path, *, rate: int, seconds: float) -> tuple[int, bool]:
+    """Download for longer than so many seconds; the most bytes in such a time, and whether that is within 5%."""
     device = Device(folder / "partial", random.Random(rate).randbytes(int(1.2 * rate * seconds)), 1 << 20)  # noqa: S311
     with TroubleServer({PATH: device.data}) as server:
         assert device.fetch(server.url + PATH, max_bytes_per_second=rate) == device.data
@@ -150,7 +152,7 @@ def keep_to_a_rate(folder: Path, *, rate: int, seconds: float) -> float:
         while sent[first][0] < at - seconds:
             first += 1
         most = max(most, sums[last + 1] - sums[first])
-    return most / (rate * seconds)
+    return most, 0.95 * rate * seconds <= most <= 1.05 * rate * seconds + KERNEL_BYTES
 
 
 def chunk_index(data: bytes, chunk_bytes: int = CHUNK) -> bytes:

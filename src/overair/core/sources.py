@@ -102,9 +102,8 @@ class Sources:
         source.error = error
         if not retry.worth_retrying(error) and not works:
             source.is_out = True
-        elif works or not source.failures or asked_at >= source.failed_at:
+        elif not source.failures or asked_at >= source.failed_at:
             source.failures += 1
-            source.brought = 0
             source.failed_at = now
             pause_s = retry.pause_s(source.failures, chance, retry_after_s=getattr(error, "retry_after_s", None))
             source.rests_until = now + (retry.LONGEST_PAUSE_S if pause_s is None else pause_s)

@@ -91,7 +91,7 @@ class Prober:
         if obstacle:
             _LOG.info("%s is not probed: %s", release.version, obstacle)
             return None
-        return self._ask(release, state)
+        return self._ask(release, state, self.version or self._engine)
 
     def probe_pending(self) -> None:
         """Probe what the next session would swap in; one that fails is gone from there afterwards.
@@ -118,7 +118,8 @@ class Prober:
                 )
             )
 
-    def _ask(self, release: Release, state: State) -> ProbeNote | None:
+    def _ask(self, release: Release, state: State, version: str) -> ProbeNote | None:
+        """Probe; `version` is what a quarantine binds to: an engine that crashes does not live to tell its own."""
         from overair.engines.probe import probe
 
         with self._store.lock():
@@ -128,7 +129,7 @@ class Prober:
                 bundle,
                 engine=self._engine,
                 policy=release.probe,
-                baseline_tokens_per_second=_baseline(state, release),
+                baseline_tokens_per_second=baseline(state, release),
                 cancel=self._cancel,
             )
         except EngineMissingError as error:
@@ -136,7 +137,7 @@ class Prober:
             return None
         at, figures = clock.timestamp(clock.utc_now()), _named(result.figures)
         if result.passed:
-            return ProbeNote(at=at, engine=result.engine, figures=figures)
+            return ProbeNote(at=at, engine=version, figures=figures)
         wrong = what_rotted(self._store, release)
         if wrong:
             drop_rotten(self._store, release)
@@ -147,12 +148,12 @@ class Prober:
                 app_version=self._app_version,
                 slot=Slot(release=release),
                 reason=result.reason,
-                engine=result.engine,
+                engine=version,
                 figures=figures,
             )
         )
         raise ProbeError(
-            f"{release.version} failed its probe with {result.engine}: {result.reason}",
+            f"{release.version} failed its probe with {version}: {result.reason}",
             hint="this device keeps the model that it has; a newer release will be tried",
         )
 
@@ -164,7 +165,7 @@ def _obstacle(release: Release, engine: str | None) -> str:
     return short_of_memory(release.requires, found.available_bytes if found else None)
 
 
-def _baseline(state: State, release: Release) -> float | None:
+def baseline(state: State, release: Release) -> float | None:
     """What the current model brought in its own probe, in tokens a second."""
     current = state.current
     if current is None or current.probe is None or current.id == release.id:

@@ -23,11 +23,8 @@ def load_last_check(path: Path) -> LastCheck | None:
 
 def save_last_check(path: Path, check: LastCheck) -> bool:
     """Note what a check came to; False where the disk refuses, which must not fail the check."""
-    temporary = path.with_name(path.name + durable.TEMPORARY_SUFFIX)
     try:
-        with durable.storage_errors("write", temporary):
-            temporary.write_bytes(msgspec.json.encode(check))
-        durable.exchange(temporary, path)
+        durable.write_file(path, msgspec.json.encode(check))
     except StorageError:
         return False
     return True

@@ -43,6 +43,7 @@ class Job:
     source: Source
     etag: str | None
     asked_at: float
+    is_part: bool
 
     def is_answered_by(self, stream: Body) -> bool:
         """Whether a stream brings these bytes and no others."""
@@ -158,7 +159,13 @@ class Work:
                     source.lanes += 1
                     self._asked[lane] = self._clock()
                     self._busy.add(lane)
-                    return Job(span=span, source=source, etag=source.etag, asked_at=self._clock())
+                    return Job(
+                        span=span,
+                        source=source,
+                        etag=source.etag,
+                        asked_at=self._clock(),
+                        is_part=source.has_ranges,
+                    )
                 self._changed.wait()
             self._streaming.pop(lane, None)
             return None
@@ -229,7 +236,7 @@ class Work:
             self._streaming.pop(lane, None)
             _LOG.info("%s", error)
             status = error.status if isinstance(error, HTTPStatusError) else None
-            if status in _NO_PART and job.source.has_ranges:
+            if status in _NO_PART and job.is_part:
                 job.source.has_ranges = False  # perhaps the whole file comes
                 return
             others_work = job.source.lanes > 0 and bool(self._streaming)
