@@ -27,9 +27,13 @@ def test_where_each_connection_brings_the_same_all_are_used_soon() -> None:
 
 
 def test_where_one_brings_all_there_is_one_is_used_and_others_are_tried_less_and_less() -> None:
-    counts = _run(Lanes(), lambda _: 1e9, 60.0)
+    counts = _run(Lanes(), lambda _: 1e8, 60.0)
     assert set(counts) == {1, 2}
     assert counts.count(2) / len(counts) < 0.1
+
+
+def test_where_one_brings_more_than_can_be_written_down_no_other_is_tried() -> None:
+    assert set(_run(Lanes(), lambda count: 1e9 * count, 10.0)) == {1}
 
 
 def test_it_settles_on_what_is_enough() -> None:

@@ -168,7 +168,7 @@ def publish(
 def _probed(done: "Published") -> str:
     """What became of the probe, in a few words."""
     if done.probe is None:
-        return "none: published before, told not to, or no engine is installed here"
+        return f"none: {done.not_probed}"
     figures = done.probe.figures
     words = [f"passed with {done.probe.engine}"]
     words += [f"{figures.tokens_per_second:.0f} tokens/s"] if figures.tokens_per_second else []

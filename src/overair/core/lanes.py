@@ -3,6 +3,8 @@
 from typing import Final
 
 MOST_LANES: Final = 8
+# At this rate hashing and writing are what takes time, and more connections only compete with them.
+_ENOUGH_BYTES_PER_SECOND: Final = 150_000_000
 # What a larger number of connections must bring to be kept.
 _GAIN: Final = 1.15
 _SHORTEST_WINDOW_S: Final = 0.3
@@ -70,6 +72,6 @@ class Lanes:
         if self._before:
             self._rest_s = _FIRST_REST_S
         self._before = 0
-        if self.count < self._ceiling and now >= self._rests_until:
+        if self.count < self._ceiling and now >= self._rests_until and rate < _ENOUGH_BYTES_PER_SECOND:
             self._before, self._rate_before = self.count, rate
             self.count = min(2 * self.count, self._ceiling)

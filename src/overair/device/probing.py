@@ -17,11 +17,13 @@ from overair.errors import EngineMissingError, IntegrityError, ProbeError, Usage
 from overair.host import clock
 from overair.host.memory import memory
 from overair.model.events import Figures
-from overair.model.probe import ProbeFigures
+from overair.model.probe import ProbeFigures, ProbeLimits
 from overair.model.release import Release
 from overair.model.state import ProbeNote, Slot, State
 from overair.store.config import Config
 from overair.store.store import Store
+
+CONTEXT_TOKENS: Final = 2048
 
 _ROTTEN_HINT: Final = "update again, or fetch it again with: overair device verify --repair"
 _LOG: Final = logging.getLogger("overair")
@@ -49,6 +51,7 @@ class Prober:
         engine: The engine's name, as `overair.engines.base.create` knows it.
         app_version: The version of the app, noted with a quarantine.
         ledger: Told of the verdict.
+        context_tokens: How many tokens a prompt and its answer may have together.
         cancel: Ends a probe when it is set.
     """
 
@@ -59,12 +62,14 @@ class Prober:
         *,
         app_version: str | None,
         ledger: Ledger,
+        context_tokens: int = CONTEXT_TOKENS,
         cancel: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._engine = engine
         self._app_version = app_version
         self._ledger = ledger
+        self._context_tokens = context_tokens
         self._cancel = cancel
 
     @functools.cached_property
@@ -130,6 +135,8 @@ class Prober:
                 engine=self._engine,
                 policy=release.probe,
                 baseline_tokens_per_second=baseline(state, release),
+                context_tokens=self._context_tokens,
+                limits=ProbeLimits(memory_bytes=found.total_bytes if (found := memory()) else None),
                 cancel=self._cancel,
             )
         except EngineMissingError as error:

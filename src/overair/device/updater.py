@@ -1,12 +1,10 @@
 """The device's side of Overair as one object."""
 
-import logging
 import threading
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from msgspec.structs import replace
 
@@ -20,14 +18,13 @@ from overair.device.external import Swapped, confirm, swap
 from overair.device.ledger import Ledger
 from overair.device.manifest import base_url, succession
 from overair.device.meter import OnProgress
-from overair.device.probing import Prober, probing_engine
+from overair.device.probing import CONTEXT_TOKENS, Prober, probing_engine
 from overair.device.recover import Recovered, recover
 from overair.device.repair import verify
 from overair.device.reporters import Reporter
 from overair.device.session import GENERATE_TIMEOUT_S, LOAD_TIMEOUT_S, Session
-from overair.device.trust import embed, require_trust, root_bytes
+from overair.device.settings import settle
 from overair.engines.base import Engine, create, installed
-from overair.errors import StateUnreadableError, UsageError
 from overair.host import clock
 from overair.model.conditions import Conditions
 from overair.model.events import Event
@@ -35,15 +32,11 @@ from overair.model.offer import Answer, Deferred, Offer, UpToDate
 from overair.model.release import Release
 from overair.model.report import Staged, Status, Verified, slot_status, trial_status
 from overair.store import history
-from overair.store.config import Config, checked
 from overair.store.last_check import load_last_check
 from overair.store.store import Store
 from overair.transport.folder import Folder
 from overair.transport.http import HTTP
 from overair.transport.source import Source
-
-_LOG: Final = logging.getLogger("overair")
-_INIT_HINT: Final = "set it up with: overair device init --store DIR --url URL --root root.json --tier TIER"
 
 
 class Updater:
@@ -94,37 +87,9 @@ class Updater:
             "engine": engine,
             "ca_file": None if ca_file is None else str(Path(ca_file).absolute()),
         }
-        self.config = self._settle({k: v for k, v in given.items() if v is not None}, root)
+        self.config = settle(self._store, {k: v for k, v in given.items() if v is not None}, root)
         trusted = self.config.ca_file
         self._http = HTTP(user_agent=f"overair/{__version__}", ca_file=None if trusted is None else Path(trusted))
-
-    def _settle(self, given: dict[str, str | bool], root: bytes | str | Path | None) -> Config:
-        """The settings, with what was given written over what was there, and the root that is trusted."""
-        known = self._known_settings(replaceable={"url", "tier"} <= given.keys())
-        if known is None and not {"url", "tier"} <= given.keys():
-            raise UsageError(f"{self._store.layout.root} is not set up: url and tier are missing", hint=_INIT_HINT)
-        if known is None:
-            config = checked(Config(device_id=str(uuid.uuid4()), **given))  # type: ignore[arg-type]  # checked() does
-        else:
-            config = checked(replace(known, **given))
-        trust = root_bytes(root)
-        require_trust(self._store, config, trust)
-        if config != known or trust is not None:
-            self._store.create()
-            with self._store.lock():
-                embed(self._store, trust)
-                self._store.configure(config)
-        return config
-
-    def _known_settings(self, *, replaceable: bool) -> Config | None:
-        """What the device was told before; where that cannot be read, it can be told again."""
-        try:
-            return self._store.config()
-        except StateUnreadableError as error:
-            if not replaceable:
-                raise
-            _LOG.warning("the device is set up anew: %s", error.message)
-            return None
 
     def _source(self, folder: str | Path | None) -> Source:
         return self._http if folder is None else Folder(Path(folder), base_url(self.config))
@@ -198,12 +163,21 @@ class Updater:
         note_staged(self._store, release)
         return staged
 
-    def _prober(self, engine: str | None, cancel: threading.Event | None = None) -> Prober | None:
+    def _prober(
+        self, engine: str | None, cancel: threading.Event | None = None, *, context_tokens: int = CONTEXT_TOKENS
+    ) -> Prober | None:
         """What probes releases, if it is known for which engine."""
         if engine is None:
             return None
         ledger = Ledger(self._store, self._reporters)
-        return Prober(self._store, engine, app_version=self.config.app_version, ledger=ledger, cancel=cancel)
+        return Prober(
+            self._store,
+            engine,
+            app_version=self.config.app_version,
+            ledger=ledger,
+            context_tokens=context_tokens,
+            cancel=cancel,
+        )
 
     def _renew(self) -> Release | None:
         """Where the publisher says now that the offered release is."""
@@ -270,7 +244,9 @@ class Updater:
         """
         made = create(engine) if isinstance(engine, str) else engine
         name = engine if isinstance(engine, str) else made.name if made else None
-        prober = self._prober(name if name in installed() or ":" in (name or "") else None)
+        known = name is not None and (name in installed() or ":" in name)
+        tokens = getattr(made, "context_tokens", CONTEXT_TOKENS)
+        prober = self._prober(name, context_tokens=tokens) if known else None
         return Session(
             self._store,
             made,

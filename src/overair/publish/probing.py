@@ -66,15 +66,15 @@ def requirements(sources: Sequence[Source], requires: Sequence[str]) -> Requirem
 
 def probe_sources(
     sources: Sequence[Source], digests: Sequence[Digest], *, version: str, policy: ProbePolicy
-) -> ProbeResult | None:
-    """Load the files in a process of their own and ask them; None where no engine is installed.
+) -> tuple[ProbeResult | None, str]:
+    """Load the files in a process of their own and ask them; returns what was measured, or why nothing was.
 
     Raises:
         ProbeError: The release would not become current on devices like this machine.
     """
     engine = next(iter(base.installed()), None)
     if engine is None:
-        return None
+        return None, 'no engine is installed here: pip install "overair[xllamacpp]"'
 
     def paths(role: str) -> tuple[Path, ...]:
         return tuple(source.path for source in sources if source.role == role)
@@ -89,11 +89,11 @@ def probe_sources(
     )
     try:
         result = probe(bundle, engine=engine, policy=policy)
-    except EngineMissingError:
-        return None
+    except EngineMissingError as error:
+        return None, error.message
     if not result.passed:
         raise ProbeError(
             f"{version} failed its probe with {result.engine}, and is not published: {result.reason}",
             hint="mend the model; if this machine is at fault, publish it with --no-probe",
         )
-    return result
+    return result, ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from overair.core.expectation import require_checkable
 from overair.errors import UsageError
 from overair.host.clock import utc_now
 from overair.model.manifest import Manifest, Rollout
@@ -183,7 +184,7 @@ class Repository:
             mmproj: The multimodal projector.
             rollout: The share of the devices that are offered it, above 0 and up to 1; None for everybody.
             requires: The engines that it needs, as `llama.cpp>=6000`.
-            policy: What probes ask it, here and on devices.
+            policy: What probes ask it, here and on devices, and expect.
             probe: Load it here in a process of its own and ask it, if an engine is installed.
             on_progress: Called with the bytes done and the bytes in all.
 
@@ -202,7 +203,8 @@ class Repository:
         sources = build.inspect(
             _paths(paths), adapters=_paths(adapters), projector=None if mmproj is None else Path(mmproj)
         )
-        policy, result = policy or ProbePolicy(), None
+        policy, result, skipped = policy or ProbePolicy(), None, "" if probe else "told not to"
+        require_checkable(policy)
         needs = requirements(sources, requires)
         with self._writer.log(channel, now=self._clock()) as log:
             edits.refuse_old_version(log.manifests, tier, version)
@@ -220,9 +222,11 @@ class Repository:
                     log.manifests, channel=channel, tier=tier, entry=entry, rollout=plan, now=self._clock()
                 )
                 data = log.encoded(edit)
-                if probe and data is not None:
+                if data is None:
+                    skipped = "published before"
+                elif probe:
                     digests = [blob.digest for blob in blobs]
-                    result = probe_sources(sources, digests, version=version, policy=policy)
+                    result, skipped = probe_sources(sources, digests, version=version, policy=policy)
                 new_bytes = upload.store_blobs(self._tree, blobs)
             log.put(data, now=self._clock())
         candidate = edit.manifest.models[tier].candidate
@@ -240,6 +244,7 @@ class Repository:
             rollout_basis_points=candidate.rollout.basis_points if candidate and candidate.version == version else None,
             effect=edit.effect,
             probe=result,
+            not_probed=skipped,
         )
 
     def set_rollout(self, *, tier: str, share: float, channel: str | None = None) -> Change:

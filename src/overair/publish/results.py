@@ -23,6 +23,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
         rollout_basis_points: To how many of 10,000 devices it is offered; None for everybody.
         effect: One sentence about what devices will do.
         probe: What a probe on this machine measured; None if there was none.
+        not_probed: Why there was none.
     """
 
     tier: str
@@ -38,6 +39,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     rollout_basis_points: int | None
     effect: str
     probe: ProbeResult | None = None
+    not_probed: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

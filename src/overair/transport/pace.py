@@ -11,7 +11,7 @@ from overair.transport.failures import shown
 FLOOR_BYTES_PER_SECOND: Final = 1024
 FLOOR_S: Final = 15.0
 # Long, because threads that read and write take turns at each call.
-BUFFER_BYTES: Final = 512 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 # What the network's hiccups leave unused is made up for, but no more than this.
 _BURST_S: Final = 0.2
 _READS_A_SECOND: Final = 10
