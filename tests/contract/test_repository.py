@@ -433,3 +433,14 @@ def test_a_missing_plain_copy_comes_back_with_the_next_command(repo: Repository,
     copy.unlink()
     assert repo.publish([model], tier="1b", version="1.0.0", probe=False).already_published
     assert copy.read_bytes() == data
+
+
+def test_adapters_that_were_trained_on_another_model_are_refused(repo: Repository, model: Path, tmp_path: Path) -> None:
+    adapter = adapter_file(tmp_path / "adapter.gguf")
+    other = sha256_of(model_file(tmp_path / "other.gguf", seed=2))
+    with pytest.raises(UsageError, match="trained on the model"):
+        repo.publish(model, tier="1b", version="1.0.0", adapters=[adapter], adapter_base=other, probe=False)
+    assert repo.manifest() is None
+    repo.publish(
+        model, tier="1b", version="1.0.0", adapters=[adapter], adapter_base=sha256_of(model).upper(), probe=False
+    )

@@ -116,6 +116,10 @@ def publish(
         str | None, typer.Option("--rollout", metavar="SHARE", help="Offer it to a share of the devices, as 10%.")
     ] = None,
     adapter: Annotated[list[Path] | None, typer.Option("--adapter", metavar="FILE", help="A LoRA adapter.")] = None,
+    adapter_base: Annotated[
+        str | None,
+        typer.Option("--adapter-base", metavar="SHA256", help="The model that the adapters were trained on."),
+    ] = None,
     mmproj: Annotated[Path | None, typer.Option("--mmproj", metavar="FILE", help="The multimodal projector.")] = None,
     requires: Annotated[
         list[str] | None, typer.Option("--requires", metavar="ENGINE", help="What it needs, as llama.cpp>=6000.")
@@ -141,6 +145,7 @@ def publish(
             min_app_version=min_app_version,
             rollout=None if rollout is None else share(rollout),
             adapters=adapter or (),
+            adapter_base=adapter_base,
             mmproj=mmproj,
             requires=requires or (),
             policy=read_policy(policy) if policy else None,

@@ -113,6 +113,19 @@ def describe(
     )
 
 
+def refuse_another_base(model: Digest, adapter_base: Digest | None) -> None:
+    """Refuse adapters that were trained on another model: llama.cpp takes those of the same shape without a word.
+
+    Raises:
+        UsageError: They were.
+    """
+    if adapter_base is not None and adapter_base.lower() != model:
+        raise UsageError(
+            f"the adapters were trained on the model {adapter_base[:80]}, and this is {model}",
+            hint="publish them with the model that they were trained on",
+        )
+
+
 def device_name(name: str) -> str:
     """A file's name as it may stand in a manifest: characters that some platform refuses become dashes."""
     if re.fullmatch(NAME_PATTERN, name):

@@ -164,6 +164,7 @@ class Repository:
         notes: str = "",
         min_app_version: str | None = None,
         adapters: Sequence[StrPath] = (),
+        adapter_base: str | None = None,
         mmproj: StrPath | None = None,
         rollout: float | None = None,
         requires: Sequence[str] = (),
@@ -181,6 +182,7 @@ class Repository:
             notes: What is new, for people.
             min_app_version: The oldest app that may have it.
             adapters: LoRA adapters that were trained on this model.
+            adapter_base: The digest of the model that they were trained on, to be compared with this one's.
             mmproj: The multimodal projector.
             rollout: The share of the devices that are offered it, above 0 and up to 1; None for everybody.
             requires: The engines that it needs, as `llama.cpp>=6000`.
@@ -209,6 +211,7 @@ class Repository:
         with self._writer.log(channel, now=self._clock()) as log:
             edits.refuse_old_version(log.manifests, tier, version)
             with upload.taking_in(self._tree, sources, on_progress) as blobs:
+                build.refuse_another_base(blobs[0].digest, adapter_base)
                 entry = build.describe(
                     sources,
                     [self._stored(blob) for blob in blobs],
