@@ -144,8 +144,10 @@ def test_it_does_not_begin_on_a_metered_network_and_says_so(
     manager: NetworkManager, server: TroubleServer, store: Store
 ) -> None:
     manager.set_metered(METERED)
+    cancel = threading.Event()
+    threading.Timer(5, cancel.set).start()  # who waits instead of saying so would wait for ever
     with HTTP() as web, pytest.raises(DeferredError, match=r"the network is metered \(NetworkManager\)") as caught:
-        download(store, RELEASE, web=web, conditions=FREE_ONLY)
+        download(store, RELEASE, web=web, conditions=FREE_ONLY, cancel=cancel)
     assert caught.value.exit_code == 22
     assert server.asks(PATH) == []
     assert plan(store, RELEASE, Conditions(min_free_bytes=0, charging=True)).blocked_by

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -12,7 +12,7 @@ from overair.engines import base
 from overair.engines.probe import probe
 from overair.errors import EngineMissingError, ProbeError, UsageError
 from overair.model.digest import Digest
-from overair.model.probe import ProbePolicy, ProbeResult
+from overair.model.probe import Expectation, ProbePolicy, ProbeResult
 from overair.model.release import Bundle, Requirements
 from overair.publish.build import Source
 from overair.publish.tree import read_small_file
@@ -21,6 +21,7 @@ from overair.publish.tree import read_small_file
 CONTEXT_TOKENS: Final = 2048
 MAX_POLICY_BYTES: Final = 1 << 20
 
+_SHAPE: Final = "see docs/how-to/probe.md for its shape"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}?) *((?:[<>=!]=?) ?[0-9.]+(?:, ?[<>=!]=? ?[0-9.]+)*)")
 
 
@@ -32,12 +33,24 @@ def read_policy(path: Path) -> ProbePolicy:
         StorageError: It cannot be read.
         IntegrityError: It is too long.
     """
+    data = read_small_file(path, MAX_POLICY_BYTES)
     try:
-        return msgspec.json.decode(read_small_file(path, MAX_POLICY_BYTES), type=ProbePolicy, strict=True)
+        policy = msgspec.json.decode(data, type=ProbePolicy)
+        unknown = _unknown(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path} does not say what a probe shall ask: {error}", hint="see docs/how-to/probe.md for its shape"
-        ) from error
+        raise UsageError(f"{path} does not say what a probe shall ask: {error}", hint=_SHAPE) from error
+    if unknown:  # devices ignore what they do not know, and a slip of the pen would never be checked
+        raise UsageError(f"{path} has fields that no probe knows: {', '.join(sorted(unknown))}", hint=_SHAPE)
+    return policy
+
+
+def _unknown(document: dict[str, Any]) -> set[str]:
+    """The fields of a policy, and of its expectations, that are not known."""
+    wrong = set(document) - set(ProbePolicy.__struct_fields__)
+    for number, expectation in enumerate(document.get("expect", ())):
+        fields = set(expectation) - set(Expectation.__struct_fields__)
+        wrong |= {f"expect[{number}].{field}" for field in fields}
+    return wrong
 
 
 def parse_requirement(text: str) -> tuple[str, str]:
