@@ -36,7 +36,7 @@ try:
     if command.startswith("rotate "):
         repo.rotate(command.partition(" ")[2])
     elif command == "publish":
-        repo.publish(model, tier="1b", version="1.2.0")
+        repo.publish(model, tier="1b", version="1.2.0", probe=False)
     else:
         repo.rollback(tier="1b", reason="bad")
 except OverairError as error:
@@ -341,7 +341,7 @@ from overair.publish.repository import Repository
 def wait(done, total):
     print("copying", flush=True)
     sys.stdin.readline()
-Repository(sys.argv[1]).publish(sys.argv[2], tier="1b", version="1.2.0", on_progress=wait)
+Repository(sys.argv[1]).publish(sys.argv[2], tier="1b", version="1.2.0", probe=False, on_progress=wait)
 """
 
 
@@ -380,7 +380,7 @@ def test_the_lock_of_a_killed_publisher_holds_nobody_up(start: Path, model: Path
 
 def test_publishers_at_the_same_moment_lose_nothing(start: Path, tmp_path: Path) -> None:
     child = "import sys; from overair.publish.repository import Repository as R; "
-    child += "R(sys.argv[1]).publish(sys.argv[2], tier=sys.argv[3], version='1.0.0')"
+    child += "R(sys.argv[1]).publish(sys.argv[2], tier=sys.argv[3], version='1.0.0', probe=False)"
     model = model_file(tmp_path / "m.gguf", 7)
     tiers = ("3b", "7b", "12b")
     running = [subprocess.Popen([sys.executable, "-c", child, str(start), str(model), tier]) for tier in tiers]

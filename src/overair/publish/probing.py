@@ -9,7 +9,6 @@ import msgspec
 
 from overair.core.fit import memory_needed
 from overair.engines import base
-from overair.engines.probe import probe
 from overair.errors import EngineMissingError, ProbeError, UsageError
 from overair.model.digest import Digest
 from overair.model.probe import Expectation, ProbePolicy, ProbeResult
@@ -85,6 +84,8 @@ def probe_sources(
     Raises:
         ProbeError: The release would not become current on devices like this machine.
     """
+    from overair.engines.probe import probe
+
     engine = next(iter(base.installed()), None)
     if engine is None:
         return None, 'no engine is installed here: pip install "overair[xllamacpp]"'
