@@ -14,7 +14,7 @@ STORE = "background-models"
 
 
 def start(url: str, root: str, tier: str) -> None:
-    with Updater(STORE, url=url, root=root, tier=tier) as updater:
+    with Updater(STORE, url=url, root=root, tier=tier, engine="xllamacpp") as updater:
         job = updater.update_in_background(conditions=Conditions(unmetered=True))
     print(f"process {job.progress().pid} goes on without this one")
 
@@ -41,6 +41,8 @@ def chat() -> None:
 COMMANDS: dict[str, Callable[..., None]] = {"start": start, "watch": watch, "chat": chat}
 
 if __name__ == "__main__":
+    if sys.argv[1:2] not in [[name] for name in COMMANDS]:
+        sys.exit(__doc__)
     try:
         COMMANDS[sys.argv[1]](*sys.argv[2:])
     except OverairError as error:

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from overair.device.probing import baseline
 from overair.device.updater import Updater
-from overair.errors import IllegalEventError, ProbeError
-from overair.model.events import Happening
+from overair.errors import IllegalEventError, ProbeError, UsageError
+from overair.model.events import Event, Happening
 from overair.model.offer import Offer, Reason, UpToDate
 from overair.model.probe import Expectation, ProbePolicy
 from overair.publish.repository import Repository
@@ -173,3 +173,29 @@ def test_a_rotten_download_is_not_blamed_on_the_release(scene: Scene) -> None:
         with pytest.raises(Exception, match=r"rotted|damaged|does not load"), device.session(ENGINE):
             pass
         assert device.status().quarantine == ()
+
+
+def test_reporters_hear_what_became_of_an_update(scene: Scene) -> None:
+    class Ear:
+        def __init__(self) -> None:
+            self.heard: list[Happening] = []
+
+        def report(self, event: Event) -> None:
+            self.heard.append(event.what)
+
+    ear = Ear()
+    scene.publish("1.0.0", scene.good)
+    root = scene.repo.root_path
+    with Updater(
+        scene.folder / "device", url=scene.url, root=root, tier=TIER, engine=ENGINE, reporters=[ear]
+    ) as device:
+        device.update()
+        scene.publish("1.1.0", scene.bad)
+        with pytest.raises(ProbeError):
+            device.update()
+    assert ear.heard == [Happening.PROBED, Happening.STAGED, Happening.REFUSED]
+
+
+def test_an_engine_that_nobody_has_heard_of_is_refused_when_the_device_is_set_up(scene: Scene) -> None:
+    with pytest.raises(UsageError, match="no such engine: 'xlamacpp'"):
+        scene.device("xlamacpp")

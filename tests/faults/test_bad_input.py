@@ -196,7 +196,13 @@ def test_an_app_that_is_too_old_is_deferred(device: Device) -> None:
 
 def test_a_disk_without_room_is_deferred_before_anything_is_fetched(device: Device) -> None:
     ran = device.update("--min-free", "900000GB")
-    expect(ran, 22, "bytes free")
+    assert ran.code == 22
+    assert "bytes free" in ran.out
+    assert "\nhint: free some space" in ran.err
+    asked = ask(
+        "device", "update", "--store", device.store, "--min-free", "900000GB", "--between", "00:00-00:00", code=22
+    )
+    assert (asked["staged"], asked["reason"]) == (None, "conditions")
     assert device.server.bytes_served("/second.gguf") == 0
     assert device.runs_the_first_release()
 

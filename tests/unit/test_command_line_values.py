@@ -47,6 +47,10 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         seconds(text)
 
 
+def test_nothing_is_a_number_of_bytes_where_it_may_be() -> None:
+    assert quantity("0", least=0) == 0
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_362_432, "98.4 MB"), (999_600, "1.0 MB"), (2e15, "2000 TB")],

@@ -6,12 +6,14 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from overair.core.conditions import short_of_space, unmet
 from overair.core.plan import make_plan
+from overair.errors import UsageError
 from overair.host import activity, bus, facts, network
 from overair.host.activity import Sample, share_of_others
 from overair.host.power import Power, from_sysfs
@@ -290,3 +292,27 @@ def test_reading_everything_says_something_about_everything(monkeypatch: pytest.
     assert known.network == "no system bus runs here"
     assert known.idle is not None
     assert known.idle or "of the processors" in known.activity
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_bytes_per_second": 0},
+        {"max_bytes_per_second": -5},
+        {"max_bytes_per_second": 2e6},
+        {"min_free_bytes": -1},
+        {"min_free_bytes": True},
+        {"min_battery_percent": 101},
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_when_an_app_makes_them(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(values))):
+        Conditions(**values)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("25:00", "01:00"), ("01:00", "x"), ("1:00", "02:00"), ("01:00\n", "02:00")]
+)
+def test_a_window_that_is_none_is_refused_when_an_app_makes_it(start: str, end: str) -> None:
+    with pytest.raises(UsageError, match="not a time of day"):
+        DailyWindow(start, end)

@@ -25,7 +25,7 @@ from overair.cli.conditions import (
 )
 from overair.cli.options import Json, StoreDir
 from overair.cli.quantities import seconds
-from overair.errors import DeferredError, UsageError
+from overair.errors import CancelledError, DeferredError, UsageError
 
 if TYPE_CHECKING:
     from overair.device.attempt import Outcome
@@ -80,7 +80,12 @@ def agent(
     with Updater(store) as updater:
         service = Agent(updater, conditions=wanted, interval_s=interval_s)
         if once:
-            _show(service.once(stop), as_json=as_json)
+            try:
+                _show(service.once(stop), as_json=as_json)
+            except CancelledError:
+                if not stop.is_set():
+                    raise
+                output.result({"stopped": True}, ["stopped; what came is kept"], as_json=as_json)
             return
         output.note(f"keeping {updater.path} current")
         service.run(stop)

@@ -68,7 +68,7 @@ def conditions(
         min_battery_percent=min_battery,
         idle=idle,
         between=None if between is None else _window(between),
-        min_free_bytes=DEFAULT_MIN_FREE_BYTES if min_free is None else quantity(min_free),
+        min_free_bytes=DEFAULT_MIN_FREE_BYTES if min_free is None else quantity(min_free, least=0),
         max_bytes_per_second=None if max_rate is None else quantity(max_rate.removesuffix("/s")),
     )
 

@@ -21,6 +21,10 @@ def update_in_background(store: Path, conditions: "Conditions", folder: Path | N
     """What `overair device update --background` does once the store is known to be set up."""
     from overair.device import background
 
+    running = background.find(store)
+    if running is not None and not running.progress().state.is_end:
+        output.note("an update runs already, with the conditions that it was started with")
+        output.note("hint: to start it with others, end it first with: overair device cancel")
     status = background.start(store, conditions=conditions, folder=folder).progress()
     watch = f"overair device progress --store {store} --follow"
     lines = [f"process {status.pid} goes on in the background", f"  watch it with: {watch}"]

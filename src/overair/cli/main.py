@@ -83,15 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED
-    except KeyboardInterrupt:
-        output.note("interrupted: what was done is kept; run the same command again to go on")
-        return INTERRUPTED
     except _ParserError as error:
         output.failure(_usage(error), as_json="--json" in words)
         return UsageError.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    if code == INTERRUPTED:  # what the parser makes of Ctrl-C
+        output.note("interrupted: what was done is kept; run the same command again to go on")
     return int(code or 0)
 
 

@@ -1,5 +1,6 @@
 """What the command line prints: results on standard output, everything else on standard error."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -62,7 +63,9 @@ def table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    drawing = Table(*headers, title=title or None, title_justify="left", show_header=any(headers))
+    drawing = Table(title=title or None, title_justify="left", show_header=any(headers))
+    for number, header in enumerate(headers):
+        drawing.add_column(header, overflow="fold", no_wrap=number == 0)
     for row in rows:
         drawing.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout, highlight=False).print(drawing)
@@ -108,7 +111,8 @@ class ProgressLine:
         now = time.monotonic()
         if self._live:
             bar = "#" * round(share * 24)
-            sys.stderr.write(f"\r\x1b[K[{bar:<24}] {text}"[:200])
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be rewritten
+            sys.stderr.write("\r\x1b[K" + f"[{bar:<24}] {text}"[:width])
             sys.stderr.flush()
         elif at_once or now - self._last >= self.every_s:
             self._last = now

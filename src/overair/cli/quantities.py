@@ -9,13 +9,14 @@ _BYTES: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-def quantity(text: str) -> int:
+def quantity(text: str, *, least: int = 1) -> int:
     """A number of bytes, as 2MB or 1500k.
 
     Raises:
-        UsageError: It is not one, or not above 0.
+        UsageError: It is not one, or too small.
     """
-    return _positive(text, text.strip().lower().removesuffix("b"), _BYTES, "a number of bytes", "500kB, 2MB or 1.5GB")
+    words = text.strip().lower().removesuffix("b")
+    return _number(text, words, _BYTES, "a number of bytes", "500kB, 2MB or 1.5GB", least=least)
 
 
 def seconds(text: str) -> int:
@@ -24,16 +25,16 @@ def seconds(text: str) -> int:
     Raises:
         UsageError: It is not one, or not above 0.
     """
-    return _positive(text, text.strip().lower(), _SECONDS, "a time", "90s, 30m, 6h or 1d")
+    return _number(text, text.strip().lower(), _SECONDS, "a time", "90s, 30m, 6h or 1d", least=1)
 
 
-def _positive(text: str, typed: str, units: Mapping[str, int], what: str, examples: str) -> int:
+def _number(text: str, typed: str, units: Mapping[str, int], what: str, examples: str, *, least: int) -> int:
     unit = typed[-1:] if typed[-1:] in units else ""
     try:
         value = round(float(typed.removesuffix(unit)) * units[unit])
     except (ValueError, OverflowError):
-        value = 0
-    if value <= 0:
+        value = -1
+    if value < least:
         raise UsageError(f"not {what}: {text[:40]!r}", hint=f"write it as {examples}")
     return value
 

@@ -30,6 +30,7 @@ class Source:
         rests_until: When it is asked again.
         error: Why it failed last.
         is_out: It is not asked again.
+        wrong: How many chunks from here were refused.
     """
 
     url: str
@@ -43,6 +44,12 @@ class Source:
     rests_until: float = 0.0
     error: OverairError | None = None
     is_out: bool = False
+    wrong: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Not even what it is sending now is of use; one wrong chunk alone may be an accident."""
+        return self.is_out and self.wrong > 1
 
 
 class Sources:

@@ -10,6 +10,7 @@ from overair.core import commands
 from overair.core.plan import Plan, make_plan
 from overair.device.bring import Porter, turn
 from overair.device.gate import Gate
+from overair.device.ledger import Ledger
 from overair.device.meter import Meter, OnProgress
 from overair.device.probing import Prober
 from overair.errors import DeferredError, ProbeError
@@ -55,6 +56,7 @@ def download(
     cancel: threading.Event | None = None,
     renew: Callable[[], Release | None] | None = None,
     prober: Prober | None = None,
+    ledger: Ledger | None = None,
 ) -> Staged:
     """Fetch what is missing, probe the release, and stage it.
 
@@ -71,6 +73,7 @@ def download(
         cancel: Set it to stop.
         renew: Asks the publisher again where the release is.
         prober: Probes the release before it is staged, where it is known which engine it is for.
+        ledger: Told of what happened.
 
     Raises:
         ProbeError: It failed its probe, and is in quarantine now.
@@ -100,7 +103,7 @@ def download(
                 raise deferred(todo)
             for step in todo.steps:
                 porter.bring(step.artifact)
-            stage(store, release, app_version=app_version, prober=prober, meter=meter)
+            stage(store, release, app_version=app_version, prober=prober, meter=meter, ledger=ledger)
             store.forget_partials(keep=frozenset())
     return Staged(release=release, bytes_fetched=porter.bytes_received, seconds=time.monotonic() - started)
 
@@ -116,7 +119,7 @@ def deferred(todo: Plan) -> DeferredError:
     """The error that says which conditions do not hold."""
     short = todo.disk_bytes_free < todo.disk_bytes_needed
     room = "free some space with: overair device gc, or lower the floor with --min-free"
-    waiting = "it goes on when they hold: run the same command again, or leave it to: overair device agent"
+    waiting = "run the same command again when that has changed, or leave the waiting to: overair device agent"
     return DeferredError(
         f"{todo.release.version} is not downloaded now: {'; '.join(todo.blocked_by)}", hint=room if short else waiting
     )
@@ -147,6 +150,7 @@ def stage(
     app_version: str | None = None,
     prober: Prober | None = None,
     meter: Meter | None = None,
+    ledger: Ledger | None = None,
 ) -> None:
     """Name a release, whose blobs are all here, as the one that the next session starts, unless it fails its probe.
 
@@ -156,11 +160,12 @@ def stage(
         StorageError: The disk refused.
         LockedError: Another process changes the store.
     """
+    ledger = ledger or Ledger(store, ())
     note = _probe(store, release, prober, meter) if prober is not None else None
     with store.lock():
         store.blobs.install(release)
         proven = any(slot.proven for slot in store.read().slots() if slot.id == release.id)
-        store.apply(
+        ledger.apply_locked(
             commands.Stage(
                 at=clock.timestamp(clock.utc_now()),
                 app_version=app_version,
@@ -168,13 +173,16 @@ def stage(
                 engine=prober.version if prober else None,
             )
         )
+    ledger.tell()
 
 
 def _probe(store: Store, release: Release, prober: Prober, meter: Meter | None) -> ProbeNote | None:
-    if meter is not None:
-        meter.turn_to(Activity.PROBING)
+    def begins() -> None:
+        if meter is not None:
+            meter.turn_to(Activity.PROBING)
+
     try:
-        return prober.probe(release)
+        return prober.probe(release, begins)
     except ProbeError:
         with store.lock():
             store.collect_garbage()

@@ -12,7 +12,9 @@ from overair.model.state import State
 from overair.store.store import Store
 
 _LOG: Final = logging.getLogger("overair")
-_BAD: Final = frozenset({Happening.FAILED, Happening.CRASHED, Happening.QUARANTINED, Happening.ROLLED_BACK})
+_BAD: Final = frozenset(
+    {Happening.FAILED, Happening.CRASHED, Happening.QUARANTINED, Happening.REFUSED, Happening.ROLLED_BACK}
+)
 
 
 class Ledger:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -77,10 +78,14 @@ class Prober:
         """The engine's name and version, or None where it is not installed."""
         return engine_version(self._engine)
 
-    def probe(self, release: Release) -> ProbeNote | None:
+    def probe(self, release: Release, on_begin: Callable[[], object] = lambda: None) -> ProbeNote | None:
         """Load a release in a process of its own, and ask it; None where nothing can be learned about it here.
 
         A release that was confirmed on this device, or has passed with this engine, is not probed again.
+
+        Args:
+            release: What to probe; its blobs are here.
+            on_begin: Called when it begins.
 
         Raises:
             ProbeError: It failed, and is in quarantine now.
@@ -94,8 +99,9 @@ class Prober:
             return known.probe
         obstacle = _obstacle(release, self.version)
         if obstacle:
-            _LOG.info("%s is not probed: %s", release.version, obstacle)
+            _LOG.warning("%s is not probed: %s", release.version, obstacle)
             return None
+        on_begin()
         return self._ask(release, state, self.version or self._engine)
 
     def probe_pending(self) -> None:
@@ -167,7 +173,7 @@ class Prober:
 
 def _obstacle(release: Release, engine: str | None) -> str:
     if engine is None:
-        return "the engine is not installed"
+        return "the engine that this device was told to use is not installed"
     found = memory()
     return short_of_memory(release.requires, found.available_bytes if found else None)
 

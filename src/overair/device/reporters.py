@@ -20,7 +20,9 @@ from overair.store import history
 DEFAULT_MAX_BYTES: Final = 1_000_000
 
 _LOG: Final = logging.getLogger("overair")
-_BAD: Final = frozenset({Happening.FAILED, Happening.CRASHED, Happening.QUARANTINED, Happening.ROLLED_BACK})
+_BAD: Final = frozenset(
+    {Happening.FAILED, Happening.CRASHED, Happening.QUARANTINED, Happening.REFUSED, Happening.ROLLED_BACK}
+)
 
 
 class Reporter(Protocol):

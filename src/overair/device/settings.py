@@ -9,6 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from overair.device.trust import embed, require_trust, root_bytes
+from overair.engines import base
 from overair.errors import StateUnreadableError, UsageError
 from overair.store.config import Config, checked
 from overair.store.store import Store
@@ -26,6 +27,7 @@ def settle(store: Store, given: Mapping[str, str | bool], root: bytes | str | Pa
         StorageError: The folder cannot be made or written.
         LockedError: The settings change, and another process held the store all the time.
     """
+    base.require_known(str(given.get("engine", "")))
     known = _known(store, replaceable={"url", "tier"} <= given.keys())
     if known is None and not {"url", "tier"} <= given.keys():
         raise UsageError(f"{store.layout.root} is not set up: url and tier are missing", hint=_INIT_HINT)

@@ -25,10 +25,11 @@ from overair.device.reporters import Reporter
 from overair.device.session import GENERATE_TIMEOUT_S, LOAD_TIMEOUT_S, Session
 from overair.device.settings import settle
 from overair.engines.base import Engine, create, installed
+from overair.errors import DeferredError
 from overair.host import clock
 from overair.model.conditions import Conditions
 from overair.model.events import Event
-from overair.model.offer import Answer, Deferred, Offer, UpToDate
+from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
 from overair.model.release import Release
 from overair.model.report import Staged, Status, Verified, slot_status, trial_status
 from overair.store import history
@@ -159,6 +160,7 @@ class Updater:
                 cancel=cancel,
                 renew=self._renew if folder is None else None,
                 prober=self._prober(probing_engine(self.config, self._store.read()), cancel),
+                ledger=Ledger(self._store, self._reporters),
             )
         note_staged(self._store, release)
         return staged
@@ -192,7 +194,7 @@ class Updater:
         cancel: threading.Event | None = None,
         folder: str | Path | None = None,
     ) -> Staged | UpToDate | Deferred:
-        """Check, and download what is offered.
+        """Check, and download what is offered, if the conditions hold.
 
         Raises:
             OverairError: See `check` and `download`.
@@ -200,7 +202,10 @@ class Updater:
         answer = self.check(folder=folder)
         if not isinstance(answer, Offer):
             return answer
-        return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel, folder=folder)
+        try:
+            return self.download(answer, conditions=conditions, on_progress=on_progress, cancel=cancel, folder=folder)
+        except DeferredError as error:
+            return Deferred(reason=Reason.CONDITIONS, explanation=error.message, hint=error.hint)
 
     def update_in_background(self, *, conditions: Conditions | None = None, folder: str | Path | None = None) -> Job:
         """Update in another process, which goes on when this one ends; the one that runs already is found.

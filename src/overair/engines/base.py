@@ -98,6 +98,18 @@ def create(name: str, *, context_tokens: int = 2048, threads: int | None = None,
     return engine
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that no engine can have; whether it is installed is another question.
+
+    Raises:
+        UsageError: It is neither empty, nor one of ours, nor `package.module:Class`.
+    """
+    if name and ":" not in name and name not in _CLASSES:
+        raise UsageError(
+            f"no such engine: {name[:80]!r}", hint=f"choose one of: {', '.join(_CLASSES)}, or package.module:Class"
+        )
+
+
 def require_library(name: str) -> None:
     """Import what the engine called `name` needs, so that a library that is broken is not taken for a bad model.
 

@@ -1,8 +1,11 @@
 """What must hold before and while a device downloads."""
 
+import re
 from typing import Annotated, Final
 
 import msgspec
+
+from overair.errors import UsageError
 
 KB: Final = 1_000
 MB: Final = 1_000_000
@@ -12,9 +15,15 @@ GB: Final = 1_000_000_000
 DEFAULT_MIN_FREE_BYTES: Final = 2 * GB
 MINUTES_A_DAY: Final = 24 * 60
 
-TimeOfDay = Annotated[
-    str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)", description="a time of day, as 01:30")
-]
+_TIME_OF_DAY: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+# What msgspec checks when it reads, checked when an app makes them, too.
+_NUMBERS: Final = (
+    ("min_battery_percent", 0, 100),
+    ("min_free_bytes", 0, 1 << 60),
+    ("max_bytes_per_second", 1, 1 << 60),
+)
+
+TimeOfDay = Annotated[str, msgspec.Meta(pattern=rf"^{_TIME_OF_DAY}$(?!\n)", description="a time of day, as 01:30")]
 
 
 class DailyWindow(msgspec.Struct, frozen=True):
@@ -27,6 +36,17 @@ class DailyWindow(msgspec.Struct, frozen=True):
 
     start: TimeOfDay
     end: TimeOfDay
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time of day, as reading a file would.
+
+        Raises:
+            UsageError: A value is not of its type.
+        """
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and re.fullmatch(_TIME_OF_DAY, value)):
+                raise UsageError(f"not a time of day: {name}={value!r}", hint='write it as "01:30"')
 
     def holds(self, minute_of_day: int) -> bool:
         """Whether a minute, counted from midnight, lies inside."""
@@ -56,6 +76,19 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     between: DailyWindow | None = None
     min_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = DEFAULT_MIN_FREE_BYTES
     max_bytes_per_second: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, as reading a file would.
+
+        Raises:
+            UsageError: A number is not one, or too small or too large.
+        """
+        for name, least, most in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and least <= value <= most):
+                raise UsageError(
+                    f"not a condition: {name}={value!r}", hint=f"give a whole number from {least} to {most:,}"
+                )
 
 
 def _minute(time_of_day: str) -> int:

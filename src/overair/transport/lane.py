@@ -89,14 +89,14 @@ class Lane(threading.Thread):
             return
         # The server sends all that it has, whatever is asked for: take what is missing of it.
         offset = stream.start
-        while span := self._work.take_from(self._number, offset):
+        while not job.source.is_given_up and (span := self._work.take_from(self._number, offset)):
             while offset < span.start:
                 offset += self._read(stream, job, span.start - offset, floor)
             offset = self._receive(stream, job, offset, floor)
 
     def _receive(self, stream: Body, job: Job, offset: int, floor: Floor) -> int:
         """Take this lane's bytes from a stream that is at `offset`; returns where it is then."""
-        while (stop := self._work.stop_of(self._number)) > offset and offset != stream.stop:
+        while not job.source.is_given_up and (stop := self._work.stop_of(self._number)) > offset != stream.stop:
             count = self._read(stream, job, stop - offset, floor)
             own = Span(offset, offset + self._work.reserve(self._number, job, count))
             self._write(own)

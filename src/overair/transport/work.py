@@ -299,6 +299,7 @@ class Work:
                 self.error = self.error or error
             return
         source = self._sources.at(next(iter(makers))[0])
+        source.wrong += 1
         if self._sources.others(source) or refusals > 1:
             self._sources.put_out(source, error)
             self.error = self.error or self._sources.why_none_is_left()
