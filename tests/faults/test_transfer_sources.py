@@ -64,7 +64,8 @@ def test_a_mirror_that_is_all_wrong_costs_no_more_than_what_it_had_under_way(
     assert device.fetch(*_urls(mirrors)) == DATA
     assert len(mirrors[0].asks(PATH)) <= 4
     assert f"came from {mirrors[0].url}{PATH}" in caplog.text
-    assert mirrors[1].url not in caplog.text
+    # A chunk that one began and the other ended names both, and puts out neither.
+    assert f"came from {mirrors[1].url}{PATH} is not" not in caplog.text
 
 
 def test_when_all_mirrors_are_wrong_it_is_an_integrity_error_that_names_one(
