@@ -1,149 +1,68 @@
-"""What becomes of bad models: caught by the probe before the swap, on trial, or missed; and what good ones cost.
+"""What becomes of bad models, and of good ones: before the swap, by the probe; and on trial, by real sessions.
 
-    health.py [--starts 30] [--runs 5] [--json]
+    health.py [--quick] [--starts 30] [--rounds 5] [--json FILE]
 
-Every case is a real file for real llama.cpp, or an engine that really does what its name says. False alarms are counted
-over good starts of SmolLM2 and of Gemma 3. A probe's time is compared with that of one load and the same prompts in a
-process of its own, in turns; and with what it adds to an update, where the load after it finds the file in memory.
+Every case is a real file for real llama.cpp, an engine that really does what its name says, or an app that really dies.
+Each is probed; and each is put on a device that does not probe, beside a good release that is proven, and an app is
+started in a process of its own until the device goes back, or the model has answered in three starts. False alarms are
+also counted over good starts of SmolLM2 and of Gemma 3, each on a device of its own: published, downloaded, probed,
+swapped in, asked three times. A probe is compared with one load and the same prompts (24 tokens each) in a process that
+runs already, with these and the sentence that a probe asks for as well, and with a process that does just that.
 """
 
 import argparse
 import json
 import os
-import subprocess
+import platform
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Final
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from overair.engines.probe import probe  # noqa: E402  # the builders of bad models are with the tests
-from overair.model.probe import ProbeLimits, ProbePolicy, ProbeResult  # noqa: E402
-from overair.model.release import Bundle  # noqa: E402
-from support import bad_models as bad  # noqa: E402
-from support.tiny_model import bundle_of, with_architecture, write_adapter, write_tiny_model  # noqa: E402
+from health_parts.cases import CASES, GEMMA3, SMOLLM2, Case  # noqa: E402  # the builders of bad models are with the tests
+from health_parts.costs import Costs, costs, memory  # noqa: E402
+from health_parts.starts import false_alarms  # noqa: E402
+from health_parts.trial import Trial, on_trial  # noqa: E402
 
-SMOLLM2 = ROOT / ".models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-GEMMA3 = ROOT / ".models" / "gemma-3-270m-q4_k_m.gguf"
-SHORT = ProbeLimits(load_s=15.0, answer_s=15.0, unload_s=3.0)
-GOOD_ENGINE = "xllamacpp"
+from overair.engines.base import create  # noqa: E402
+from overair.engines.probe import probe  # noqa: E402
+from overair.model.probe import ProbeResult  # noqa: E402
+
+QUICK_STARTS: Final = 3
+MAX_CELL_CHARACTERS: Final = 120
+HEADER: Final = "| case | caught before the swap | caught on trial, not probed | missed | false alarm | why |"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """Something bad: what is loaded, by which engine, and what is allowed to it.
+class Row:
+    """What became of one case."""
 
-    Args:
-        name: What the table calls it.
-        build: Writes what it needs into a folder.
-        engine: See `overair.engines.base.create`.
-        policy: What the publisher asks.
-        limits: What the device allows.
-        current: Builds the model that was current before, where that matters.
-    """
+    case: Case
+    probed: ProbeResult
+    trial: Trial
 
-    name: str
-    build: Callable[[Path], Bundle]
-    engine: str = GOOD_ENGINE
-    policy: ProbePolicy | None = None
-    limits: ProbeLimits = SHORT
-    current: Callable[[Path], Bundle] | None = None
-
-
-def of_smollm2(change: Callable[[Path, Path], Path]) -> Callable[[Path], Bundle]:
-    return lambda folder: bundle_of(change(SMOLLM2, folder / "bad.gguf"))
+    @property
+    def cells(self) -> tuple[str, ...]:
+        name, probed, trial = self.case.name, self.probed, self.trial
+        found = not probed.passed or bool(trial.unfit)
+        starts = f"{trial.starts} start{'s' if trial.starts > 1 else ''}"
+        if self.case.good:
+            alarm = "**yes**" if found or trial.caught else "no"
+            became = "goes back" if trial.caught else "stays"
+            return name, "-", f"{became}, {starts}", "-", alarm, probed.reason or trial.reason
+        before = "yes, before the download" if trial.unfit else "yes" if found else "no"
+        caught = f"yes, after {starts}" if trial.caught else "no"
+        missed = "no" if found or trial.caught else "**missed**"
+        return name, before, caught, missed, "-", trial.unfit or probed.reason or trial.reason or self.case.note
 
 
-def with_template(text: str) -> Callable[[Path], Bundle]:
-    def build(folder: Path) -> Bundle:
-        template = folder / "template.jinja"
-        template.write_text(text, encoding="utf-8")
-        return bundle_of(SMOLLM2, template=template)
-
-    return build
-
-
-def tiny(folder: Path) -> Bundle:
-    return bundle_of(write_tiny_model(folder / "tiny.gguf"))
-
-
-def adapted(folder: Path) -> Bundle:
-    return bundle_of(write_tiny_model(folder / "tiny.gguf"), adapters=(write_adapter(folder / "adapter.gguf"),))
-
-
-def slow(folder: Path) -> Bundle:
-    return bundle_of(bad.write_slow_model(folder / "slow.gguf", layers=40))
-
-
-def breaks(name: str) -> str:
-    return f"support.bad_engines:{name}"
-
-
-CASES = (
-    Case("10,000 flipped bytes", of_smollm2(bad.flip_bytes)),
-    Case("100 flipped bytes", of_smollm2(lambda source, target: bad.flip_bytes(source, target, count=100))),
-    Case("all weights zero", of_smollm2(bad.zero_weights)),
-    Case("the last third of the weights zero", of_smollm2(bad.zero_tail)),
-    Case("one scale not a number", of_smollm2(bad.nan_scales)),
-    Case("the last tensor cut, its header right", of_smollm2(bad.cut_tail)),
-    Case("an architecture that nobody knows", lambda folder: bundle_of(with_architecture(folder / "a.gguf", "none"))),
-    Case("a vocabulary of another length", of_smollm2(bad.lengthen_vocabulary)),
-    Case("a vocabulary of another model", of_smollm2(bad.shuffle_vocabulary)),
-    Case("a chat template that raises", with_template(bad.RAISING_TEMPLATE)),
-    Case("a chat template that loops", with_template(bad.LOOPING_TEMPLATE)),
-    Case("an adapter for another base of the same shape", adapted),
-    Case(
-        "more memory than the limit", of_smollm2(lambda source, _: source), limits=ProbeLimits(memory_bytes=100_000_000)
-    ),
-    Case("five times slower", slow, policy=ProbePolicy(min_speed_ratio=0.5), current=tiny),
-    Case("the engine segfaults at load", tiny, engine=breaks("SegfaultsAtLoad")),
-    Case("the engine segfaults at the first answer", tiny, engine=breaks("SegfaultsAtFirstAnswer")),
-    Case("the engine segfaults at the 50th answer", tiny, engine=breaks("SegfaultsAtFiftiethAnswer")),
-    Case("the engine hangs at load", tiny, engine=breaks("HangsAtLoad"), limits=ProbeLimits(load_s=3.0)),
-    Case("the engine hangs at unload", tiny, engine=breaks("HangsAtUnload")),
-)
-
-# What loads and asks as a probe does, in a process of its own, without being one.
-REFERENCE = """
-import json, sys, time
-from pathlib import Path
-from overair.core.verdict import BUILT_IN_PROMPTS
-from overair.engines.base import create
-from overair.model.release import Bundle
-bundle = Bundle(id="0" * 64, version="1.0.0", sha256="0" * 64, model=Path(sys.argv[1]))
-engine = create("xllamacpp")
-started = time.perf_counter()
-engine.load(bundle)
-loaded = time.perf_counter()
-for prompt in BUILT_IN_PROMPTS:
-    engine.generate(prompt, max_tokens=24)
-print(json.dumps({"load_s": loaded - started, "prompts_s": time.perf_counter() - loaded}))
-engine.unload()
-"""
-
-# An app that probes: its own memory before and after, in bytes.
-APP = """
-import json, sys
-from pathlib import Path
-import psutil
-import overair, overair.device.updater
-from overair.engines.probe import probe
-from overair.model.release import Bundle
-bundle = Bundle(id="0" * 64, version="1.0.0", sha256="0" * 64, model=Path(sys.argv[1]))
-held = lambda: psutil.Process().memory_info().rss
-before = held()
-result = probe(bundle, engine="xllamacpp")
-print(json.dumps({"before": before, "after": held(), "probe": result.figures.peak_bytes}))
-"""
-
-
-def caught_by_probe(case: Case) -> ProbeResult:
+def probed(case: Case) -> ProbeResult:
     with tempfile.TemporaryDirectory() as folder:
         baseline = None
         if case.current is not None:
@@ -157,83 +76,82 @@ def caught_by_probe(case: Case) -> ProbeResult:
         )
 
 
-def false_alarms(model: Path, starts: int) -> list[str]:
-    """The reasons of those of `starts` probes of a good model that did not pass."""
-    results = [probe(bundle_of(model), engine=GOOD_ENGINE) for _ in range(starts)]
-    return [result.reason for result in results if not result.passed]
+def judged(case: Case) -> Row:
+    row = Row(case, probed(case), on_trial(case))
+    print(*row.cells, sep=" | ", file=sys.stderr, flush=True)
+    return row
 
 
-def run(program: str, model: Path) -> tuple[dict[str, Any], float]:
-    started = time.perf_counter()
-    command = [sys.executable, "-c", program, str(model)]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=600)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found, time.perf_counter() - started
-
-
-def forget(model: Path) -> None:
-    """Let the system drop the file from its memory, as on a device that was started again."""
-    if not hasattr(os, "posix_fadvise"):
-        return
-    descriptor = os.open(model, os.O_RDONLY)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
-
-
-def costs(model: Path, runs: int) -> dict[str, float]:
-    """Medians in seconds, each taken in turns with the others."""
-    times: dict[str, list[float]] = {name: [] for name in ("load", "prompts", "probe", "without", "with")}
-    bundle = bundle_of(model)
-    for _ in range(runs):
-        warm, _ = run(REFERENCE, model)
-        times["load"].append(warm["load_s"])
-        times["prompts"].append(warm["prompts_s"])
-        times["probe"].append(timed(lambda: probe(bundle, engine=GOOD_ENGINE)))
-        forget(model)
-        times["without"].append(run(REFERENCE, model)[1])
-        forget(model)
-        added = timed(lambda: probe(bundle, engine=GOOD_ENGINE))
-        times["with"].append(added + run(REFERENCE, model)[1])
-    return {name: median(taken) for name, taken in times.items()}
-
-
-def timed(do: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    do()
-    return time.perf_counter() - started
-
-
-def table(found: dict[str, ProbeResult], on_trial: dict[str, str]) -> str:
-    """Markdown: what the probe said, and what became of the case on a device that does not probe."""
-    lines = ["| case | before the swap | on trial | the probe's reason |", "|-|-|-|-|"]
-    for name, result in found.items():
-        before = "missed" if result.passed else "caught"
-        lines.append(f"| {name} | {before} | {on_trial.get(name, '-')} | {result.reason} |")
+def table(rows: list[Row], alarms: Mapping[str, list[str]], starts: int) -> str:
+    lines = [HEADER, "|-|-|-|-|-|-|"]
+    lines += [f"| {' | '.join(map(shortened, row.cells))} |" for row in rows]
+    lines += [
+        f"| {starts} good starts of {name} | - | - | - | {len(found)} of {starts} | {'; '.join(found)} |"
+        for name, found in alarms.items()
+    ]
     return "\n".join(lines)
+
+
+def shortened(cell: str) -> str:
+    """One line for a cell; of a digest its first characters."""
+    words = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1…", " ".join(cell.split()).replace("|", "/"))
+    return words if len(words) <= MAX_CELL_CHARACTERS else words[: MAX_CELL_CHARACTERS - 1] + "…"
+
+
+def costs_text(found: tuple[Costs, Costs], memory_bytes: Mapping[str, int], rounds: int) -> str:
+    app = f"{memory_bytes['before'] / 1e6:.1f} MB before a probe, {memory_bytes['after'] / 1e6:.1f} MB after"
+    lines = [f"SmolLM2, {rounds} rounds, in seconds:", "", "| what | least disturbed | median |", "|-|-|-|"]
+    rows = [tuple(cost_cells(cost).values()) for cost in found]
+    lines += [f"| {name} | {least} | {usual} |" for name, least, usual in zip(cost_cells(found[0]), *rows, strict=True)]
+    memory_line = f"Memory of the app: {app}; of the probe's process: {memory_bytes['probe'] / 1e6:.0f} MB at most."
+    return "\n".join([*lines, "", memory_line])
+
+
+def cost_cells(cost: Costs) -> dict[str, str]:
+    asked = cost.load_s + cost.prompts_s
+    return {
+        "a load; the three prompts; the sentence of which a probe takes the perplexity": f"{cost.load_s:.2f}; "
+        f"{cost.prompts_s:.2f}; {cost.sentence_s:.2f}",
+        "a probe, its process, the check of all weights and the unload included": f"{cost.probe_s:.2f}",
+        "ratio to one load and the prompts": f"{cost.probe_s / asked:.2f}",
+        "ratio to one load and all that is asked": f"{cost.probe_s / (asked + cost.sentence_s):.2f}",
+        "ratio to a process that loads and asks the same": f"{cost.probe_s / cost.process_s:.2f}",
+        "added to an update and the start after it, the file not in memory before; ratio to one load and the prompts": (
+            f"{cost.added_cold_s:.2f}; {cost.added_cold_s / asked:.2f}"
+        ),
+    }
+
+
+def machine() -> str:
+    load = "/".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{platform.machine()}, {os.cpu_count()} processors, load average {load}, {create('xllamacpp').version}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What becomes of bad models, and what good ones cost")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_STARTS} good starts of each model")
     parser.add_argument("--starts", type=int, default=30, help="good starts of each real model (default: 30)")
-    parser.add_argument("--runs", type=int, default=5, help="rounds of the times (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the times (default: 5)")
+    parser.add_argument("--case", default="", help="only the cases whose names have this in them")
+    parser.add_argument("--json", type=Path, help="write all that was found to this file")
     options = parser.parse_args()
-    found = {case.name: caught_by_probe(case) for case in CASES}
-    alarms = {model.name: false_alarms(model, options.starts) for model in (SMOLLM2, GEMMA3) if model.is_file()}
-    cost = costs(SMOLLM2, options.runs)
-    memory, _ = run(APP, SMOLLM2)
-    one = cost["load"] + cost["prompts"]
+    starts = QUICK_STARTS if options.quick else options.starts
+    before = machine()
+    cost, held = costs(SMOLLM2, options.rounds), memory(SMOLLM2)
+    rows = [judged(case) for case in CASES if options.case in case.name]
+    alarms = {model.stem: false_alarms(model, starts) for model in (SMOLLM2, GEMMA3) if model.is_file() and starts}
+    print(table(rows, alarms, starts), costs_text(cost, held, options.rounds), sep="\n\n")
+    print(f"\n{before} at the start; at the end: {machine()}")
     if options.json:
-        cases = {name: {"caught": not r.passed, "reason": r.reason} for name, r in found.items()}
-        print(json.dumps({"cases": cases, "alarms": alarms, "seconds": cost, "memory": memory}))
-        return
-    print(table(found, {}))
-    for name, reasons in alarms.items():
-        print(f"\nfalse alarms in {options.starts} good starts of {name}: {len(reasons)}", *reasons)
-    print(f"\nSmolLM2: a probe takes {cost['probe'] / one:.2f} of one load and its prompts ({one:.2f} s);")
-    print(f"it adds {(cost['with'] - cost['without']) / one:.2f} of that to an update and the session after it")
-    print(f"memory of the app: {memory['before'] / 1e6:.1f} MB before, {memory['after'] / 1e6:.1f} MB after; ", end="")
-    print(f"of the probe: {memory['probe'] / 1e6:.0f} MB at most")
+        found = {row.case.name: asdict(row.trial) | {"probe": row.probed.reason} for row in rows}
+        report = {
+            "cases": found,
+            "alarms": alarms,
+            "starts": starts,
+            "costs": {"least": asdict(cost[0]), "median": asdict(cost[1])},
+            "memory": held,
+        }
+        options.json.write_text(json.dumps(report | {"machine": before}, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":
