@@ -30,8 +30,9 @@ test: lint models ## install, then everything that CI runs
 	@$(FAULT_TOOLS)
 	@OVERAIR_REQUIRE_MODELS=1 $(BIN)/python -m pytest
 
-sweep: venv ## install, then 10,000 damaged inputs of each kind, in about six minutes
-	@OVERAIR_SWEEP=1 $(BIN)/python -m pytest -q -s tests/property/test_fuzz_inputs.py
+sweep: venv ## install, then 10,000 damaged inputs of each kind, and a publisher killed at each call, in about ten minutes
+	@$(FAULT_TOOLS)
+	@OVERAIR_SWEEP=1 $(BIN)/python -m pytest -q -s tests/property/test_fuzz_inputs.py tests/faults/test_publish.py
 
 sweep-store: venv ## install, then every kill, power cut and failing call that the store can meet, in about an hour; needs root
 	@$(FAULT_TOOLS)

@@ -12,7 +12,11 @@ from support.command import run
 from support.models import ROOT, smollm2
 from support.tiny_model import break_weights, write_tiny_model
 
-STORY = ["1.0.0", "1.0.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0", "1.2.0", "1.2.0", "1.1.0", None, None, "1.0.0", "1.0.0"]
+STORY = [
+    *("1.0.0", "1.0.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0"),
+    *(None, "1.2.0", None, "1.1.0", None),  # refused by the publisher's probe, published all the same, refused here
+    *(None, "1.0.0", "1.0.0"),
+]
 
 
 @pytest.mark.model
@@ -27,8 +31,10 @@ def test_the_demo_tells_the_story_on_a_real_model_and_leaves_nothing_behind(tmp_
     first, meanwhile, second, reverted, last = texts
     assert first == meanwhile == last
     assert second == reverted != first
-    assert "quarantine" in scenes[9]["reason"]
-    assert "output_norm" in scenes[9]["reason"]
+    assert "not published" in scenes[6]["reason"]
+    assert "failed its probe" in scenes[8]["reason"]
+    assert "quarantine" in scenes[10]["reason"]
+    assert "output_norm" in scenes[10]["reason"]
     assert ran.data["seconds"] < 120
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_the_unit_runs_the_command_that_printed_it(tmp_path: Path) -> None:
     unit = printed(tmp_path, "--interval", "6h", "--charging", "--between", "01:00-05:00", "--min-battery", "40")
     command = re.search(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     assert command is not None
-    words = command[1].split()
+    words = shlex.split(command[1])  # systemd quotes as a shell does, as far as spaces go
     assert words[:5] == [sys.executable, "-m", "overair", "device", "agent"]
     expected = {"--store", str(tmp_path), "--interval", "6h", "--charging", "--between", "01:00-05:00"}
     assert set(words[5:]) == expected | {"--min-battery", "40"}

@@ -204,8 +204,8 @@ def test_the_rules_take_no_time_on_the_longest_answers() -> None:
 
 def test_the_policy_in_the_documents_is_one() -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "probe.md").read_text(encoding="utf-8")
-    block = page[page.index('    "probe": {') : page.index("\n    }\n")] + "\n    }"
-    policy = msgspec.json.decode("{" + block + "}", type=dict[str, ProbePolicy])["probe"]
+    block = page.partition("```json\n")[2].partition("```")[0]
+    policy = msgspec.json.decode(block, type=ProbePolicy)
     require_checkable(policy)
     assert len(policy.expect) == 3
     assert set(msgspec.to_builtins(policy)) == set(ProbePolicy.__struct_fields__) - {"max_tokens"}
