@@ -17,7 +17,6 @@ import pytest
 from overair.core.retry import MAX_FAILURES
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, NoSpaceError, OverairError
 from overair.store.partial import Partial
-from overair.transport.download import download
 from overair.transport.http import HTTP
 from overair.transport.pace import FLOOR_S
 from support.misbehaving import (
@@ -38,6 +37,7 @@ from support.misbehaving import (
     Trickle,
     WrongContentRange,
 )
+from support.streams import download
 
 DATA = hashlib.shake_256(b"a model").digest(1_000_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -47,19 +47,12 @@ CHILD = """
 import sys
 from pathlib import Path
 from overair.store.partial import Partial
-from overair.transport.download import download
+from overair.transport.download import StreamDownload
 from overair.transport.http import HTTP
 folder, url, size, digest = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 with HTTP() as http, Partial.open(folder, digest, size) as partial:
-    print(download(http, url, size_bytes=size, sha256=digest, partial=partial))
+    print(StreamDownload(http, urls=[url], size_bytes=size, sha256=digest, partial=partial).run())
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

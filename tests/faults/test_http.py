@@ -37,13 +37,6 @@ DATA = bytes(range(256)) * 400
 PATH = "/a.json"
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MisbehavingServer]:
     (tmp_path / "a.json").write_bytes(DATA)

@@ -13,14 +13,7 @@ import pytest
 
 from overair.errors import HTTPStatusError, IntegrityError, NetworkError
 from support.trouble import Ask, Trouble, TroubleServer, in_turn
-from support.trouble_device import CHUNK, CHUNKS, DATA, PATH, PROXIES, Device
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+from support.trouble_device import CHUNK, CHUNKS, DATA, PATH, Device
 
 
 @pytest.fixture

@@ -12,17 +12,10 @@ import pytest
 from overair.errors import CancelledError, NoSpaceError
 from support.disks import fill, small_disk
 from support.trouble import Trouble, TroubleServer
-from support.trouble_device import PATH, PROXIES, Device, kill_at_random_moments
+from support.trouble_device import PATH, Device, kill_at_random_moments
 
 KILLS = 15
 SEED = 11
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 def test_killed_at_15_random_moments_it_fetches_little_twice(tmp_path: Path) -> None:

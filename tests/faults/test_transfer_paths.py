@@ -9,18 +9,11 @@ import pytest
 
 from overair.errors import NetworkError
 from support.trouble import Proxy, Trouble, TroubleServer
-from support.trouble_device import DATA, PATH, PROXIES, Device, keep_to_a_rate
+from support.trouble_device import DATA, PATH, Device, keep_to_a_rate
 
 RATE = 1_000_000
 RATE_S = 5.0
 YEARS = 10 * 365 * 86_400.0
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

@@ -9,16 +9,9 @@ import pytest
 
 from overair.errors import CancelledError, IntegrityError, NetworkError
 from support.trouble import Ask, Trouble, TroubleServer, in_turn, serving
-from support.trouble_device import CHUNK, CHUNKS, DATA, PATH, PROXIES, Device
+from support.trouble_device import CHUNK, CHUNKS, DATA, PATH, Device
 
 OTHER = DATA[::-1]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from overair.model.conditions import Conditions
 from overair.model.report import Staged
 from support.published import model_file
 from support.trouble import Ask, Trouble, TroubleServer
-from support.trouble_device import CHUNK, PROXIES, chunk_index
+from support.trouble_device import CHUNK, chunk_index
 
 MODEL, INDEX, MANIFEST = "/model.gguf", "/model.chunks", "/stable/manifest.json"
 ANY = Conditions(unmetered=False, min_free_bytes=0)
@@ -33,13 +33,6 @@ with Updater(sys.argv[1]) as updater:
     result = updater.update(conditions=Conditions(unmetered=False, min_free_bytes=0))
 print(type(result).__name__, getattr(result, "bytes_fetched", 0))
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 class Publisher:

@@ -17,7 +17,7 @@ from overair.store.store import Store
 from overair.transport.http import HTTP
 from support.bus import NetworkManager, network_manager
 from support.trouble import Trouble, TroubleServer
-from support.trouble_device import CHUNK, DATA, PATH, PROXIES, chunk_index
+from support.trouble_device import CHUNK, DATA, PATH, chunk_index
 
 # Nobody answers to this name: the server below is asked as a proxy, so that the way does not end on this machine.
 ORIGIN = "http://models.example"
@@ -53,9 +53,6 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[NetworkManager]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TroubleServer]:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
     with TroubleServer({PATH: DATA, "/index": INDEX}) as server:
         monkeypatch.setenv("http_proxy", server.url)
         server.trouble[PATH] = Trouble(bytes_per_second=60_000)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from overair.device.gate import Gate, Reasons, why_not_now
+from overair.device.gate import Gate, Reasons
 from overair.errors import CancelledError, StorageError
 from overair.host import disk
 from overair.model.conditions import Conditions
@@ -179,9 +179,9 @@ def test_the_floor_of_free_space_is_watched_too(tmp_path: Path) -> None:
     assert Gate(Conditions(unmetered=False, min_free_bytes=0), URL, path=tmp_path).unmet() == ()
 
 
-def test_why_not_now_asks_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_asks_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
-    (reason,) = why_not_now(Conditions(min_free_bytes=0), URL, tmp_path)
+    (reason,) = Gate(Conditions(min_free_bytes=0), URL, path=tmp_path).unmet()
     assert reason.startswith("nobody can tell whether the network is metered (no system bus runs here)")
-    assert why_not_now(Conditions(min_free_bytes=0, unknown_is_unmetered=True), URL, tmp_path) == ()
-    assert why_not_now(Conditions(min_free_bytes=0), "http://127.0.0.1/m.gguf", tmp_path) == ()
+    assert Gate(Conditions(min_free_bytes=0, unknown_is_unmetered=True), URL, path=tmp_path).unmet() == ()
+    assert Gate(Conditions(min_free_bytes=0), "http://127.0.0.1/m.gguf", path=tmp_path).unmet() == ()

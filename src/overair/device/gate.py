@@ -145,15 +145,6 @@ class Gate:
         return read_facts(self._url, now=clock.utc_now(), conditions=self._conditions, load=self._load)
 
 
-def why_not_now(conditions: Conditions, url: str, path: Path) -> Reasons:
-    """One line for each condition that does not hold now; empty when a download may begin.
-
-    Raises:
-        StorageError: The disk does not say what is free.
-    """
-    return Gate(conditions, url, path=path).unmet()
-
-
 class _Speaker:
     """Tells what is waited for when that is news, and again after a while."""
 

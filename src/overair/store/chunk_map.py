@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from overair.formats.chunks import chunk_count
 from overair.store import durable
 
 CAME: Final = b"\x01"
@@ -23,7 +24,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def count(self) -> int:
         """How many chunks there are."""
-        return -(-self.size_bytes // self.chunk_bytes)
+        return chunk_count(self.size_bytes, self.chunk_bytes)
 
     @property
     def line(self) -> bytes:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from overair.errors import StorageError
+from overair.formats.chunks import chunk_range
 from overair.model.digest import Digest, parse_digest
 from overair.store import durable
 from overair.store.chunk_map import CAME, MISSING, Header, map_of, read_map
@@ -194,8 +195,7 @@ class Pieces:
         self.close()
 
     def _range(self, number: int) -> tuple[int, int]:
-        start = number * self.chunk_bytes
-        return start, min(start + self.chunk_bytes, self.size_bytes)
+        return chunk_range(number, self.size_bytes, self.chunk_bytes)
 
     def _mark(self, number: int, what: bytes) -> None:
         with durable.storage_errors("write", map_of(self.path)):

@@ -14,7 +14,7 @@ from overair.core import retry
 from overair.core.sources import PROGRESS_BYTES
 from overair.errors import CancelledError, HTTPStatusError, IntegrityError, NetworkError, OverairError
 from overair.model.digest import Digest
-from overair.transport.failures import AnswerError, shown
+from overair.transport.failures import REPUBLISH, AnswerError, refuse_another_file, shown
 from overair.transport.pace import BUFFER_BYTES, FLOOR_S, Floor, Pace
 from overair.transport.source import Body
 from overair.transport.source import Source as Web
@@ -148,45 +148,11 @@ class StreamDownload:
             wrong = IntegrityError(
                 f"{shown(url)} is not the file that was promised: "
                 f"expected sha256 {self._sha256}, got {transfer.hexdigest()}",
-                hint="check for an update again; if this repeats, the publisher must upload the file again",
+                hint=REPUBLISH,
             )
             transfer.discard(last=url == self._urls[-1])
             raise wrong
         return transfer.partial.finish()
-
-
-def download(
-    http: Web,
-    url: str,
-    *,
-    size_bytes: int,
-    sha256: Digest,
-    partial: Partial,
-    on_bytes: Callable[[int], object] | None = None,
-    cancel: threading.Event | None = None,
-    max_bytes_per_second: int | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    wait: Callable[[float], object] | None = None,
-    chance: Callable[[], float] = random.random,
-) -> Path:
-    """Fetch a file from one place, continuing where an earlier try stopped: see `StreamDownload`.
-
-    Raises:
-        OverairError: As `StreamDownload.run` does.
-    """
-    stream = StreamDownload(
-        http,
-        urls=[url],
-        size_bytes=size_bytes,
-        sha256=sha256,
-        partial=partial,
-        pace=Pace(max_bytes_per_second, clock),
-        on_bytes=on_bytes,
-        clock=clock,
-        wait=wait,
-        chance=chance,
-    )
-    return stream.run(cancel)
 
 
 @dataclass(kw_only=True)
@@ -261,7 +227,9 @@ class _Transfer:
     def _fetch_once(self) -> None:
         """Take what one connection brings."""
         with self._open() as stream:
-            self._refuse_another_file(stream)
+            refuse_another_file(
+                self.url, total=stream.total, content_type=stream.content_type, size_bytes=self.size_bytes
+            )
             if stream.start == 0:
                 self._begin(shown(self.url), stream.etag)
             else:
@@ -301,21 +269,6 @@ class _Transfer:
         self._hasher, self._hashed = hashlib.sha256(), 0
         self.continued = False
 
-    def _refuse_another_file(self, stream: Body) -> None:
-        if stream.total == self.size_bytes:
-            return
-        if stream.content_type == "text/html":
-            raise IntegrityError(
-                f"cannot fetch {shown(self.url)}: a page of HTML came instead of the file (a login page?)",
-                hint="is there a login page on this network, or a wrong URL? try again on another network",
-            )
-        if stream.total is not None:
-            raise IntegrityError(
-                f"cannot fetch {shown(self.url)}: the server's file has {stream.total} bytes, "
-                f"{self.size_bytes} were promised",
-                hint="check for an update again; if this repeats, the publisher must upload the file again",
-            )
-
     def _receive(self, stream: Body, floor: Floor) -> bool:
         """Take what has come; False at the end. One byte more than promised is asked for, to notice it."""
         missing = self.size_bytes - self.partial.length
@@ -324,7 +277,7 @@ class _Transfer:
         if count > missing:
             raise IntegrityError(
                 f"cannot fetch {shown(self.url)}: more than the promised {self.size_bytes} bytes came",
-                hint="check for an update again; if this repeats, the publisher must upload the file again",
+                hint=REPUBLISH,
             )
         waited_s = self.clock() - asked_at
         self.bytes_received += count

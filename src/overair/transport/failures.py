@@ -9,8 +9,9 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from overair.errors import HTTPStatusError
+from overair.errors import HTTPStatusError, IntegrityError
 
+REPUBLISH: Final = "check for an update again; if this repeats, the publisher must upload the file again"
 _SHOWN_LENGTH: Final = 300
 _LOGIN: Final = "the server wants a login, or the link has expired; check the URL, then ask the publisher"
 _BUSY: Final = "the server is busy; run the same command again later: it continues where it stopped"
@@ -75,3 +76,23 @@ def parse_retry_after(text: str | None, *, now: float) -> float | None:
         return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def refuse_another_file(url: str, *, total: int | None, content_type: str, size_bytes: int) -> None:
+    """Refuse an answer whose length or type says that it is not the file that was promised.
+
+    Raises:
+        IntegrityError: It is not.
+    """
+    if total == size_bytes:
+        return
+    if content_type == "text/html":
+        raise IntegrityError(
+            f"cannot fetch {shown(url)}: a page of HTML came instead of the file (a login page?)",
+            hint="is there a login page on this network, or a wrong URL? try again on another network",
+        )
+    if total is not None:
+        raise IntegrityError(
+            f"cannot fetch {shown(url)}: the server's file has {total} bytes, {size_bytes} were promised",
+            hint=REPUBLISH,
+        )

@@ -13,7 +13,7 @@ from overair.core.lanes import Lanes
 from overair.core.sources import Source, Sources
 from overair.core.spans import Span, Spans
 from overair.errors import HTTPStatusError, IntegrityError, OverairError
-from overair.transport.failures import shown
+from overair.transport.failures import refuse_another_file, shown
 from overair.transport.source import Body
 
 _LOG: Final = logging.getLogger("overair")
@@ -28,7 +28,6 @@ _LONGEST_HEAD_S: Final = 1.0
 _MAX_REFUSALS: Final = 4
 # Statuses by which a server says that it has no such part: another part came, or there is none.
 _NO_PART: Final = frozenset({206, 416})
-_REPUBLISH: Final = "check for an update again; if this repeats, the publisher must upload the file again"
 _WRONG: Final = (
     "try again; if it stays so, the server has other bytes than were published, or this disk does not keep what is "
     "written to it"
@@ -178,7 +177,9 @@ class Work:
         """
         with self._lock:
             self._asked.pop(lane, None)
-            _refuse_another_file(job, stream, self._size_bytes)
+            refuse_another_file(
+                job.source.url, total=stream.total, content_type=stream.content_type, size_bytes=self._size_bytes
+            )
             self._streaming.setdefault(lane, 0)
             self._round_trip_s = self._clock() - job.asked_at
             if self._sources.saw(job.source, stream.etag):
@@ -320,19 +321,3 @@ class Work:
 
     def _is_over(self) -> bool:
         return self.stopping.is_set() or self.error is not None or not self.chunks_left
-
-
-def _refuse_another_file(job: Job, stream: Body, size_bytes: int) -> None:
-    place = shown(job.source.url)
-    if stream.total == size_bytes:
-        return
-    if stream.content_type == "text/html":
-        raise IntegrityError(
-            f"cannot fetch {place}: a page of HTML came instead of the file (a login page?)",
-            hint="is there a login page on this network, or a wrong URL? try again on another network",
-        )
-    if stream.total is not None:
-        raise IntegrityError(
-            f"cannot fetch {place}: the server's file has {stream.total} bytes, {size_bytes} were promised",
-            hint=_REPUBLISH,
-        )
