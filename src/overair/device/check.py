@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,7 +14,7 @@ from overair.errors import CancelledError, DeferredError, ManifestError, Overair
 from overair.host import clock
 from overair.host.memory import memory
 from overair.model.offer import Answer, Deferred, Offer, Reason, UpToDate
-from overair.model.release import Artifact, ChunkIndexRef, Release
+from overair.model.release import Release, relocated
 from overair.model.report import LastCheck, Outcome
 from overair.model.state import State
 from overair.store.config import Config
@@ -22,8 +22,6 @@ from overair.store.last_check import load_last_check, save_last_check
 from overair.store.store import Store
 from overair.transport.http import resolve
 from overair.transport.source import Source
-
-Part = TypeVar("Part", Artifact, ChunkIndexRef)
 
 _OUTCOMES: Final[Mapping[type[Answer], Outcome]] = {
     Offer: "offer",
@@ -148,11 +146,5 @@ def _note(store: Store, config: Config, fetched: Fetched) -> None:
 
 def _with_addresses(release: Release, base: str) -> Release:
     """The release with every address resolved against the manifest's own."""
-    return replace(release, artifacts=tuple(_with_address(artifact, base) for artifact in release.artifacts))
-
-
-def _with_address(artifact: Artifact, base: str) -> Artifact:
-    def place(part: Part) -> Part:
-        return replace(part, url=resolve(base, part.url), mirrors=tuple(resolve(base, url) for url in part.mirrors))
-
-    return replace(place(artifact), chunks=artifact.chunks and place(artifact.chunks))
+    artifacts = tuple(relocated(artifact, lambda url: resolve(base, url)) for artifact in release.artifacts)
+    return replace(release, artifacts=artifacts)

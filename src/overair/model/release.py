@@ -1,10 +1,12 @@
 """A release and its parts, as every other module handles them."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from overair.model.digest import Digest
 from overair.model.probe import ProbePolicy
@@ -90,6 +92,18 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mirrors: Annotated[tuple[URL, ...], msgspec.Meta(max_length=MAX_MIRRORS)] = ()
     chunks: ChunkIndexRef | None = None
     deltas: Annotated[tuple[DeltaRef, ...], msgspec.Meta(max_length=64)] = ()
+
+
+_Placed = TypeVar("_Placed", Artifact, ChunkIndexRef)
+
+
+def relocated(artifact: Artifact, place: Callable[[str], str]) -> Artifact:
+    """The artifact with every address in it, that of its chunk index too, as `place` gives it."""
+
+    def move(part: _Placed) -> _Placed:
+        return replace(part, url=place(part.url), mirrors=tuple(place(url) for url in part.mirrors))
+
+    return replace(move(artifact), chunks=artifact.chunks and move(artifact.chunks))
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

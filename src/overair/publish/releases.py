@@ -7,18 +7,17 @@ from msgspec.structs import replace
 
 from overair.model.digest import Digest
 from overair.model.manifest import Manifest, ReleaseEntry
-from overair.model.release import Artifact, ChunkIndexRef
+from overair.model.release import relocated
 from overair.model.version import compare, parse_version
 
 Entry = TypeVar("Entry", bound=ReleaseEntry)
-Part = TypeVar("Part", Artifact, ChunkIndexRef)
 
 
 def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
     """A manifest that may have been written by hand, with a channel, versions and absolute addresses throughout."""
 
     def entry_in_full(entry: Entry, version: str) -> Entry:
-        artifacts = tuple(_artifact_in_full(artifact, base_url) for artifact in entry.artifacts)
+        artifacts = tuple(relocated(a, lambda url: _absolute(url, base_url)) for a in entry.artifacts)
         url = _absolute(entry.url, base_url)
         return replace(entry, version=entry.version or version, url=url, artifacts=artifacts)
 
@@ -32,14 +31,6 @@ def spelled_out(manifest: Manifest, *, channel: str, base_url: str) -> Manifest:
         for tier, entry in manifest.models.items()
     }
     return replace(manifest, channel=manifest.channel or channel, models=models)
-
-
-def _artifact_in_full(artifact: Artifact, base_url: str) -> Artifact:
-    def place(part: Part) -> Part:
-        mirrors = tuple(_absolute(url, base_url) for url in part.mirrors)
-        return replace(part, url=_absolute(part.url, base_url), mirrors=mirrors)
-
-    return replace(place(artifact), chunks=artifact.chunks and place(artifact.chunks))
 
 
 def _absolute(url: str, base_url: str) -> str:
